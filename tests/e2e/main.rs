@@ -14,6 +14,7 @@ mod lossy;
 mod matrix;
 mod packets;
 mod paths;
+mod portable;
 mod portal;
 mod programs;
 mod proxy;

@@ -14,6 +14,7 @@ mod instructions;
 mod modules;
 mod mutants;
 mod no_std;
+mod portable;
 mod schemata;
 mod scratch;
 mod soak;
@@ -48,6 +49,8 @@ enum Task {
     Advisories,
     /// Build the `no_std` crates and check that nothing in them needs the standard library.
     NoStd,
+    /// Build the program without calls that only Linux has, check that it has none, and test it.
+    Portable(portable::Options),
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
     /// Generate the book's pages on conformance to RFC 8684, RFC 9293 and others, or check that they and their source are right.
@@ -87,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         Task::Dependencies => dependencies::check(),
         Task::Advisories => dependencies::advisories(),
         Task::NoStd => no_std::run(),
+        Task::Portable(options) => portable::run(&options),
         Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Mutants(options) => mutants::run(&options),

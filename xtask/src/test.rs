@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             crate::figures::own_algorithm()?;
         }
     }
-    let whole = privilege.map_or(Ok(()), |privilege| end_to_end(&privilege, options.filter.as_deref()));
+    let whole = privilege.map_or(Ok(()), |privilege| end_to_end(&privilege, options.filter.as_deref(), None));
     crates.and(whole)
 }
 
@@ -78,8 +78,14 @@ fn open_tun() -> Result<()> {
     })
 }
 
-fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
-    let program = ForAll::new(tools::build_program(false)?)?;
+/// The end-to-end tests of the portable build, which is `portable`.
+pub(crate) fn portable(portable: PathBuf) -> Result<()> {
+    let privilege = prepare_end_to_end()?;
+    end_to_end(&privilege, Some("portable::"), Some(&ForAll::new(portable, "portable")?))
+}
+
+fn end_to_end(privilege: &Privilege, filter: Option<&str>, portable: Option<&ForAll>) -> Result<()> {
+    let program = ForAll::new(tools::build_program(false)?, "test")?;
     let cargo = tools::cargo();
     let mut tests = match privilege {
         Privilege::Root => cargo,
@@ -92,7 +98,9 @@ fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
     // The whole workspace is named, or cargo would choose other features and compile everything again.
     tests.args(["test", "--workspace", "--test", "e2e"]).args(filter).env("PATH", tools::system_path());
     tests.env("UMPTCP_PROGRAM", program.path()).env("UMPTCP_GO_PROGRAM", crate::go::build()?);
-    if matches!(privilege, Privilege::UserNamespace) {
+    if let Some(portable) = portable {
+        tests.env("UMPTCP_PORTABLE_PROGRAM", portable.path()).args(["--", "--ignored"]);
+    } else if matches!(privilege, Privilege::UserNamespace) {
         // Nobody can become another user there, as sshd and the command of `sudo umptcp run` do.
         tests.args(["--", "--skip", "as_root::"]);
         println!("Skipped, because they need root: the end-to-end tests in as_root");
@@ -108,11 +116,11 @@ enum ForAll {
 }
 
 impl ForAll {
-    fn new(program: PathBuf) -> Result<ForAll> {
+    fn new(program: PathBuf, word: &str) -> Result<ForAll> {
         if !tools::is_root() || is_open_to_all(&program)? {
             return Ok(ForAll::InPlace(program));
         }
-        let folder = std::env::temp_dir().join(format!("umptcp-xtask-test-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("umptcp-xtask-{word}-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("{}", folder.display()))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         let copy = ForAll::Copy { program: folder.join("umptcp"), folder };

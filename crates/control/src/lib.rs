@@ -5,7 +5,7 @@
 //! control socket describes it for programs in other languages. This crate knows nothing of the stack.
 //!
 //! ```no_run
-//! # #[cfg(unix)]
+//! # #[cfg(all(unix, not(umptcp_portable)))]
 //! # fn main() -> Result<(), umptcp_control::ControlError> {
 //! let address = umptcp_control::directory::choose(None)?;
 //! let mut client = umptcp_control::Client::connect(&address.socket)?;
@@ -14,36 +14,37 @@
 //! }
 //! # Ok(())
 //! # }
-//! # #[cfg(not(unix))]
+//! # #[cfg(any(not(unix), umptcp_portable))]
 //! # fn main() {}
 //! ```
 //!
 //! [`find`]: directory::find
 #![forbid(unsafe_code)]
+#![cfg_attr(any(not(unix), umptcp_portable), allow(dead_code, reason = "clients and servers read more"))]
 
 pub mod call;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 mod client;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 pub mod directory;
 mod error;
 pub mod instance;
 mod lines;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 mod lock;
 pub mod message;
 mod peer;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 mod server;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 mod socket;
 pub mod state;
 
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 pub use client::{Client, Subscription};
 pub use error::ControlError;
 pub use instance::{Events, Instance, Next};
 pub use message::{Code, Failure, Greeting, Kind};
 pub use peer::Peer;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 pub use server::{Server, ServerOptions};

@@ -1,12 +1,12 @@
 //! Who is at the other end of a connection.
 
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use nix::sys::socket::{getsockopt, sockopt};
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 use std::os::fd::{AsFd, OwnedFd};
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 use std::os::unix::net::UnixStream;
 
 /// Who has connected, as the kernel says: nothing of it comes from the client.
@@ -18,14 +18,14 @@ pub struct Peer {
     /// Its user at that time; `None` where the system does not tell.
     pub user: Option<u32>,
     /// The process itself, whose number may be another's by now.
-    #[cfg(unix)]
+    #[cfg(all(unix, not(umptcp_portable)))]
     pidfd: Option<OwnedFd>,
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 impl Peer {
     /// Whoever has connected this stream.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn of(stream: &UnixStream) -> Peer {
         let told = getsockopt(stream, sockopt::PeerCredentials).ok();
         let process = told.and_then(|c| u32::try_from(c.pid()).ok()).filter(|pid| *pid != 0);
@@ -34,7 +34,7 @@ impl Peer {
         Peer { process, user: told.map(|c| c.uid()), pidfd }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
     pub(crate) fn of(_: &UnixStream) -> Peer {
         Peer { process: None, user: None, pidfd: None }
     }

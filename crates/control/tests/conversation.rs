@@ -1,5 +1,5 @@
 //! A client and a server.
-#![cfg(unix)]
+#![cfg(all(unix, not(umptcp_portable)))]
 
 mod common;
 
@@ -110,7 +110,7 @@ fn a_directory_that_others_may_write_to_is_not_trusted() {
 }
 
 /// Whoever asks to be captured is who the kernel says.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 #[test]
 fn the_kernel_says_who_asks() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
 //! Clients that do not do as they should.
-#![cfg(unix)]
+#![cfg(all(unix, not(umptcp_portable)))]
 
 mod common;
 

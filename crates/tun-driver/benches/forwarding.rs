@@ -3,14 +3,14 @@
 //!
 //! `cargo bench -p umptcp-tun-driver`, as root or with permission to create network namespaces.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 #[path = "../tests/common/two_devices.rs"]
 mod two_devices;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn main() {
     use std::time::Duration;
     use umptcp_tun_driver::device::Offload;
@@ -38,10 +38,10 @@ fn main() {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 fn main() {}
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod linux {
     use super::two_devices::{V4, segment, two_devices};
     use bytes::Bytes;

@@ -221,6 +221,16 @@ pub enum DriverError {
         /// The system's error.
         source: io::Error,
     },
+    /// The portable build has no such path.
+    #[error(
+        "{device}: {reason}; without what only Linux has, a path is ADDRESS,mode=udp, with an address of this host"
+    )]
+    NotPortable {
+        /// What was named as the NIC.
+        device: String,
+        /// What is not to be had.
+        reason: &'static str,
+    },
     /// The paths' thread has ended: the paths have been removed.
     #[error("the paths have already been removed")]
     Gone,
@@ -228,20 +238,23 @@ pub enum DriverError {
 
 impl DriverError {
     /// A failed request to the kernel; a lack of permission gets its own variant.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn netlink(what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
-        match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => DriverError::Permission { what },
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => DriverError::Permission { what },
             _ => DriverError::Netlink { what, source },
         }
     }
 }
 
 fn sysctl_hint(source: &io::Error) -> &'static str {
-    match source.raw_os_error() {
-        Some(libc::EROFS) => " (/proc/sys is mounted read-only, as in many containers: set it from outside)",
-        Some(libc::EPERM | libc::EACCES) => " (requires root, or a user and network namespace)",
-        Some(libc::ENOENT) => " (this kernel has no such setting)",
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (/proc/sys is mounted read-only, as in many containers: set it from outside)"
+        }
+        io::ErrorKind::PermissionDenied => " (requires root, or a user and network namespace)",
+        io::ErrorKind::NotFound => " (this kernel has no such setting)",
         _ => "",
     }
 }

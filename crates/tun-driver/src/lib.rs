@@ -9,20 +9,24 @@
 //! | [`event_loop`] | one thread that owns a stack and its devices |
 //! | [`clock`] | the monotonic clock that drives it |
 //! | [`lock`] | files that instances lock in turn |
+//! | `portable` | in place of `paths` in the portable build: no TUN device, and an address stands for a NIC |
 //! | [`pcap`] | packet traces, one interface per path |
 //!
 //! This is the only crate of the workspace with unsafe code; each unsafe block says why it is sound.
 
 pub mod clock;
+mod described;
 pub mod device;
-#[cfg(target_os = "linux")]
 pub mod error;
-#[cfg(target_os = "linux")]
 pub mod event_loop;
-#[cfg(target_os = "linux")]
 pub mod lock;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub mod paths;
 pub mod pcap;
-#[cfg(target_os = "linux")]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+pub mod portable;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub mod privilege;
+
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+pub use portable as paths;

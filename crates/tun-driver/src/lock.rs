@@ -3,7 +3,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,7 +48,9 @@ impl Drop for Lock {
 /// When the file cannot be used, or another process has it locked all the time.
 pub fn lock(path: &Path, patience: Duration, doing: &str) -> Result<Lock, LockError> {
     let mut options = OpenOptions::new();
-    let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    options.create(true).truncate(false).read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(LockError::Io)?;
     let (start, mut told) = (Instant::now(), false);
     loop {

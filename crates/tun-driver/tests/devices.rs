@@ -1,5 +1,5 @@
 //! TUN devices and the event loop on real packets.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 #[path = "common/two_devices.rs"]

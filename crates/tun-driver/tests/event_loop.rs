@@ -1,5 +1,5 @@
 //! The event loop with a stack that only forwards packets, used by real kernel TCP.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -105,7 +105,7 @@ impl UdpDevice {
     pub(crate) fn new(sockets: Arc<Sockets>, carry: bool) -> io::Result<UdpDevice> {
         let other = || -> io::Result<OtherTraffic> {
             let carried = Carried::new(sockets.device())?;
-            sockets.watch(carried.fd())?;
+            sockets.watched.watch(carried.fd())?;
             Ok(OtherTraffic { carried, ready: false, next: false, changes: sockets.changes() })
         };
         let carried = carry.then(other).transpose()?;
@@ -380,7 +380,7 @@ impl Device for UdpDevice {
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.sockets.fd()
+        self.sockets.watched.fd()
     }
 
     fn offload(&self) -> bool {

@@ -9,29 +9,34 @@
 //! Captured programs also send what is not TCP: UDP and echo requests go by sockets of their own
 //! ([`path::set_up`]).
 //!
+//! In the portable build `device` makes do with what every system has: a datagram a call, no ICMP, and an address in
+//! place of a NIC.
+//!
 //! A path has one socket for each local port of its subflows, bound to the NIC and to the NIC's address. The
 //! kernel chooses the route, and fills in and verifies UDP's checksum, which covers what TCP's would.
 #![forbid(unsafe_code)]
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod carried;
 pub mod codec;
-#[cfg(target_os = "linux")]
 mod credit;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub mod device;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod errors;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod fragments;
-#[cfg(target_os = "linux")]
 mod packet;
-#[cfg(target_os = "linux")]
 pub mod path;
-#[cfg(target_os = "linux")]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+mod portable;
 mod sockets;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod trains;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+mod watched;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub use carried::may_send_echoes;
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+pub use portable::device;

@@ -66,6 +66,7 @@ pub(crate) fn complete(packet: &mut [u8], remote: SocketAddr, local: SocketAddr)
     ip::emit_ip_header(header, remote.ip(), local.ip(), segment.len(), 0, 0).is_some()
 }
 
+#[cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code, reason = "nothing tells of it"))]
 /// Completes the checksum of the IPv4 header that `packet` begins with, which has no options.
 pub(crate) fn sum_v4_header(packet: &mut [u8]) {
     let Some(header) = packet.first_chunk_mut::<{ ip::IPV4_HEADER }>() else { return };
@@ -80,6 +81,7 @@ pub(crate) fn undelivered(segment: &Outgoing, why: Unreachable) -> Option<Vec<u8
     wrap(local.ip(), remote.ip(), &why.message(local, remote, SeqNumber(sequence))?)
 }
 
+#[cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code, reason = "nothing tells of it"))]
 /// What a router would answer whose next link takes packets up to `mtu` bytes only.
 pub(crate) fn too_big(segment: &Outgoing, mtu: u32) -> Option<Vec<u8>> {
     let Outgoing { local, remote, sequence, .. } = *segment;

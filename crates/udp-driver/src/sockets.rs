@@ -1,21 +1,15 @@
 //! The sockets of a path: one for each local port, bound to the NIC and to an address of it.
 
-use crate::errors;
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Socket, Type};
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+use crate::portable::watched::{self, Watched};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+use crate::watched::{self, Watched};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Room that is asked for, in bytes, in each direction of a socket. The host may grant less.
-const ROOM: usize = 4 << 20;
 
 /// A socket by which nothing was sent for so long is closed if the stack no longer uses its address. Before
 /// that, it answers a peer that has not got the last ACK (TIME_WAIT).
@@ -30,40 +24,36 @@ const MANY: usize = 256;
 /// Sockets that a path has at most: each takes a descriptor.
 const MOST: usize = 16_384;
 
-/// Token of the descriptor that wakes the device. Sockets have the others.
-const WAKE: u64 = 0;
-
-/// Token of a descriptor that is [watched](Sockets::watch) for somebody else.
-const OTHER: u64 = u64::MAX;
-
 /// One socket.
 #[derive(Debug)]
 pub(crate) struct Local {
     token: u64,
     /// Its address and port as the stack knows them. The port on the wire may be another one.
     pub(crate) address: SocketAddr,
-    pub(crate) socket: UdpSocket,
+    pub(crate) socket: watched::Socket,
     /// The system has an error of it. Asking costs a call, so nobody does without being told.
     errors: AtomicBool,
     /// Somebody listens on its port.
     listens: AtomicBool,
+    /// A packet waits for room in it, which nobody would tell of any more if it were closed (the portable build).
+    pub(crate) waits: AtomicBool,
     /// When it was used last, in seconds since the path began.
     used: AtomicU64,
 }
 
 impl Local {
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether the system has told of an error since this was asked last.
     pub(crate) fn has_failed(&self) -> bool {
         self.errors.load(Ordering::Relaxed) && self.errors.swap(false, Ordering::Relaxed)
     }
 }
 
-/// All sockets of a path, and the descriptor that tells which of them have something.
+/// All sockets of a path, and what tells which of them have something.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     device: String,
-    epoll: Epoll,
-    wake: EventFd,
+    pub(crate) watched: Watched,
     start: Instant,
     /// Largest IP packet that the NIC takes, in bytes.
     mtu: AtomicU32,
@@ -86,14 +76,10 @@ struct Table {
 impl Sockets {
     /// For a path over `device` with these addresses and this MTU; without a socket.
     pub(crate) fn new(device: &str, addresses: Vec<IpAddr>, mtu: u32) -> io::Result<Sockets> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let table = Mutex::new(Table { addresses, ..Table::default() });
         Ok(Sockets {
             device: device.to_owned(),
-            epoll,
-            wake,
+            watched: Watched::new()?,
             start: Instant::now(),
             mtu: mtu.into(),
             changes: AtomicU32::new(0),
@@ -101,6 +87,7 @@ impl Sockets {
         })
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Largest IP packet that the NIC takes, in bytes.
     pub(crate) fn mtu(&self) -> u32 {
         self.mtu.load(Ordering::Relaxed)
@@ -111,6 +98,7 @@ impl Sockets {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// How often the MTU or the addresses have changed. What the system has refused before, it may do now.
     pub(crate) fn changes(&self) -> u32 {
         self.changes.load(Ordering::Relaxed)
@@ -120,66 +108,50 @@ impl Sockets {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The descriptor that is readable when [`ready`](Self::ready) would find something.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
-    }
-
-    /// Makes it readable.
+    /// Has the device looked at again.
     pub(crate) fn wake(&self) {
-        // Fails only when it is readable already.
-        let _ = self.wake.write(1);
+        self.watched.wake();
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Name of the NIC.
     pub(crate) fn device(&self) -> &str {
         &self.device
     }
 
-    /// From now on the descriptor of this is readable, too, when `other` is.
-    pub(crate) fn watch(&self, other: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(self.epoll.add(other, EpollEvent::new(EpollFlags::EPOLLIN, OTHER))?)
+    /// Has those sockets waited for that there are, and those that there will be.
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+    pub(crate) fn watch(&self, sources: Option<umptcp_tun_driver::device::Sources>) -> io::Result<()> {
+        let table = self.table();
+        self.watched.begin(sources, table.by_token.values().map(|local| (&local.socket, local.token)))
     }
 
-    /// Adds those that have something, be it an error, to `ready`. True: what is [watched](Self::watch) beside
+    /// Adds those that have something, be it an error, to `ready`. True: what is [watched](Watched::watch) beside
     /// them has something.
     pub(crate) fn ready(&self, ready: &mut impl Extend<Arc<Local>>) -> io::Result<bool> {
-        let mut events = [EpollEvent::empty(); 64];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        let mut other = false;
+        let found = self.watched.ready()?;
         let table = self.table();
-        for event in &events[..count] {
-            if event.data() == WAKE {
-                let _ = self.wake.read();
-            } else if event.data() == OTHER {
-                other = true;
-            } else {
-                let failed = event.events().contains(EpollFlags::EPOLLERR);
-                let to_read = failed || event.events().contains(EpollFlags::EPOLLIN);
-                let local = table.by_token.get(&event.data()).filter(|_| to_read);
-                if let Some(local) = local.filter(|_| failed) {
-                    local.errors.store(true, Ordering::Relaxed);
-                }
-                ready.extend(local.cloned());
+        for (token, failed) in found.sockets {
+            let local = table.by_token.get(&token);
+            if let Some(local) = local.filter(|_| failed) {
+                local.errors.store(true, Ordering::Relaxed);
             }
+            ready.extend(local.cloned());
         }
-        Ok(other)
+        Ok(found.other)
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether [`ready`](Self::ready) also waits for room in a socket's queue.
     pub(crate) fn watch_room(&self, local: &Local, wanted: bool) {
-        let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
-        let watched = self.epoll.modify(&local.socket, &mut EpollEvent::new(flags, local.token));
+        let watched = self.watched.watch_room(&local.socket, local.token, wanted);
         // Fails if it has been closed meanwhile. What waits for it is sent by another one.
         if wanted && watched.is_err() {
             self.wake();
         }
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether the socket has not been closed yet. Nobody tells of room in one that has.
     pub(crate) fn has(&self, local: &Local) -> bool {
         self.table().by_token.contains_key(&local.token)
@@ -193,7 +165,7 @@ impl Sockets {
             return Ok(Arc::clone(local));
         }
         if table.by_address.len() >= MOST {
-            return Err(Errno::EMFILE.into());
+            return Err(watched::too_many());
         }
         // A program of this host may have the port. The peer and the stack need not agree on it: each takes
         // the one that it sees.
@@ -208,12 +180,12 @@ impl Sockets {
         &self,
         table: &mut Table,
         address: SocketAddr,
-        socket: UdpSocket,
+        socket: watched::Socket,
         listens: bool,
     ) -> io::Result<Arc<Local>> {
         table.last_token += 1;
         let token = table.last_token;
-        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.watched.add(&socket, token)?;
         let used = AtomicU64::new(self.start.elapsed().as_secs());
         let local = Arc::new(Local {
             token,
@@ -221,6 +193,7 @@ impl Sockets {
             socket,
             errors: AtomicBool::new(false),
             listens: AtomicBool::new(listens),
+            waits: AtomicBool::new(false),
             used,
         });
         table.by_address.insert(address, Arc::clone(&local));
@@ -228,25 +201,8 @@ impl Sockets {
         Ok(local)
     }
 
-    fn bind(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        socket.set_nonblocking(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Its address alone would not keep packets from leaving by the NIC with the best route.
-        socket.bind_device(Some(self.device.as_bytes()))?;
-        // The kernel cuts this down to what it allows.
-        let _ = socket.set_recv_buffer_size(ROOM);
-        let _ = socket.set_send_buffer_size(ROOM);
-        socket.bind(&address.into())?;
-        let socket = socket.into();
-        errors::enable(&socket, address.is_ipv6())?;
-        // Trains that have come together are received so. Linux 5.0 and later.
-        if let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
-            tracing::debug!(%error, "datagrams are received one by one");
-        }
-        Ok(socket)
+    fn bind(&self, address: SocketAddr) -> io::Result<watched::Socket> {
+        watched::bind(&self.device, address)
     }
 
     /// Takes what comes to a port at the NIC's addresses.
@@ -291,6 +247,7 @@ impl Sockets {
         let idle = if many { IDLE_AMONG_MANY } else { IDLE };
         let is_idle = |local: &Local| {
             !local.listens.load(Ordering::Relaxed)
+                && !local.waits.load(Ordering::Relaxed)
                 && now.saturating_sub(local.used.load(Ordering::Relaxed)) >= idle.as_secs()
         };
         let any = self.table().by_address.values().any(|local| is_idle(local));
@@ -307,7 +264,7 @@ impl Sockets {
 
     /// Closes a socket, as soon as the device has done with it.
     fn close(&self, table: &mut Table, local: &Local) {
-        let _ = self.epoll.delete(&local.socket);
+        self.watched.remove(&local.socket, local.token);
         table.by_address.remove(&local.address);
         table.by_token.remove(&local.token);
         // The device may wait for room in it.
@@ -349,6 +306,7 @@ fn is_at_its_port(local: &Local) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::UdpSocket;
 
     fn sockets() -> Option<(Sockets, IpAddr)> {
         let address: IpAddr = "127.0.0.1".parse().unwrap();

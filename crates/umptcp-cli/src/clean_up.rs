@@ -3,7 +3,7 @@
 use crate::failure::Class;
 
 /// Removes it and says what it was.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub(crate) fn run() -> anyhow::Result<()> {
     use anyhow::Context as _;
 
@@ -33,7 +33,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 pub(crate) fn run() -> anyhow::Result<()> {
     Err(Class::Host.failure("only on Linux does umptcp change the host").into())
 }

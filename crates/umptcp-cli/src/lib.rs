@@ -8,45 +8,46 @@
 //!     umptcp_cli::main_with(registry)
 //! }
 //! ```
+#![cfg_attr(
+    any(not(target_os = "linux"), umptcp_portable),
+    allow(dead_code, unused_imports, reason = "the daemon, `run` and the tools use more")
+)]
 
 mod args;
 mod bench;
 mod clean_up;
 mod console;
-#[cfg(target_os = "linux")]
 mod control;
 mod data;
 mod demo;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod doctor;
 mod emulate;
 mod failure;
 mod generate;
 mod logging;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod memory;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod namespace;
 mod netcat;
-#[cfg(target_os = "linux")]
 mod proxy;
 mod registry;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod relay;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod run;
-#[cfg(target_os = "linux")]
 mod serving;
 mod session;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod setup;
 mod sim;
-#[cfg(unix)]
+#[cfg(all(unix, not(umptcp_portable)))]
 mod tools;
 mod transport;
 mod units;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod up;
-#[cfg(target_os = "linux")]
 mod warnings;
 
 pub use registry::Registry;
@@ -109,31 +110,33 @@ pub fn command(registry: &Registry) -> clap::Command {
     registry.describe(Cli::command())
 }
 
+/// Why a command is refused.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+const NOT_PORTABLE: &str = "not in the portable build: it needs Linux, and a build for it (proxy, connect, listen and bench are here, with \
+     --path ADDRESS,mode=udp)";
+
 /// Returns the exit code.
 fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
     let verbose = cli.verbose > 0;
     let result = match cli.command {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Run(args) => return run::run(&args, registry, verbose),
-        #[cfg(not(target_os = "linux"))]
-        Command::Run(_) => Err(Class::Host.failure("run needs Linux").into()),
-        #[cfg(target_os = "linux")]
+        #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+        Command::Run(_) => Err(Class::Host.failure(NOT_PORTABLE).into()),
         Command::Proxy(args) => proxy::run(&args, registry),
-        #[cfg(not(target_os = "linux"))]
-        Command::Proxy(_) => Err(Class::Host.failure("proxy needs Linux").into()),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Up(args) => up::run(&args, registry, cli.verbose),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Down(args) => up::down(&args),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Check(args) => up::check(&args, registry),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Setup(args) => setup::run(&args),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Relay(args) => relay::run(&args, registry, cli.verbose),
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(any(not(target_os = "linux"), umptcp_portable))]
         Command::Up(_) | Command::Down(_) | Command::Check(_) | Command::Setup(_) | Command::Relay(_) => {
-            Err(Class::Host.failure("the daemon needs Linux").into())
+            Err(Class::Host.failure(NOT_PORTABLE).into())
         }
         Command::Listen(args) => netcat::listen(&args, registry, verbose),
         Command::Connect(args) => netcat::connect(&args, registry, verbose),
@@ -143,29 +146,29 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         },
         Command::Sim(args) => sim::run(&args, registry),
         Command::Emulate(args) => emulate::run(&args, registry),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         Command::Doctor(args) => doctor::run(&args, registry),
-        #[cfg(not(target_os = "linux"))]
-        Command::Doctor(_) => Err(Class::Host.failure("umptcp sets up paths only on Linux").into()),
-        #[cfg(unix)]
+        #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+        Command::Doctor(_) => Err(Class::Host.failure(NOT_PORTABLE).into()),
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Ss(args) => tools::ss(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Nstat(args) => tools::nstat(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Monitor(args) => tools::monitor(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Top(args) => tools::top(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Endpoint(args) => tools::endpoint(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Limits(args) => tools::limits(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Path(args) => tools::path(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Subflow(args) => tools::subflow(&args),
-        #[cfg(unix)]
+        #[cfg(all(unix, not(umptcp_portable)))]
         Command::Set(args) => tools::set(&args),
-        #[cfg(not(unix))]
+        #[cfg(any(not(unix), umptcp_portable))]
         Command::Ss(_)
         | Command::Nstat(_)
         | Command::Monitor(_)
@@ -174,7 +177,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         | Command::Limits(_)
         | Command::Path(_)
         | Command::Subflow(_)
-        | Command::Set(_) => Err(Class::Host.failure("there are no control sockets on this system").into()),
+        | Command::Set(_) => Err(Class::Host.failure(NOT_PORTABLE).into()),
         Command::CleanUp(_) => clean_up::run(),
         Command::Completions(args) => generate::completions(command(registry), args.shell),
         Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),

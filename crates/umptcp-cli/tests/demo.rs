@@ -1,5 +1,5 @@
 //! `demo`, in virtual time and with real packets.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

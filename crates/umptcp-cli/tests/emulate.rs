@@ -1,5 +1,5 @@
 //! `umptcp emulate`: scenarios in real time, over both stacks. Needs namespaces and the kernel's MPTCP.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

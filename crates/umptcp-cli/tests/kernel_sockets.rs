@@ -1,5 +1,5 @@
 //! `bench`, `listen` and `connect` over the kernel's TCP and MPTCP, inside a network namespace.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

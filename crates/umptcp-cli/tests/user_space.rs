@@ -1,6 +1,6 @@
 //! `bench`, `listen` and `connect` over umptcp itself, with the kernel as the peer, in two network
 //! namespaces.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,10 +1,10 @@
 //! Fast Open cookies in a file, for programs that make few connections each (RFC 7413 §4.1.3).
 
+use crate::files;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use umptcp_stack_core::stack::FastOpenServer;
@@ -89,7 +89,8 @@ impl CookieFile {
     /// Opens the file, creating it if necessary, and returns its content. Unreadable lines are skipped with a
     /// warning.
     pub(crate) fn open(path: PathBuf) -> io::Result<(CookieFile, Vec<FastOpenServer>)> {
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+        let file =
+            files::with_mode(OpenOptions::new().read(true).append(true).create(true), 0o600).open(&path);
         let lines = file.and_then(|file| read(&file, &path)).map_err(|e| {
             io::Error::new(e.kind(), format!("cannot keep Fast Open cookies in {}: {e}", path.display()))
         })?;
@@ -150,7 +151,7 @@ fn read(file: &File, path: &Path) -> io::Result<Vec<Line>> {
 fn write(path: &Path, lines: &[Line]) -> io::Result<()> {
     // Left over by an earlier process with the same id.
     let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = files::with_mode(OpenOptions::new().write(true).create_new(true), 0o600).open(path)?;
     let body: String = lines.iter().map(Line::write).collect();
     file.write_all(format!("{HEAD}{body}").as_bytes())?;
     file.sync_all()

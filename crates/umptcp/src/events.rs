@@ -3,6 +3,7 @@
 use crate::error::Error;
 #[cfg(feature = "tokio")]
 use crate::mailbox::Mailbox;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::readiness::{Readiness, Source};
 use crate::shared::{TimedOut, deadline};
 use crate::stack::Stack;
@@ -128,6 +129,7 @@ impl Events {
         self.recv_timeout(Duration::ZERO)
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while [`recv`](Self::recv) would not wait, for event loops. Every call
     /// returns the same.
     ///

@@ -24,89 +24,63 @@
 //!
 //! # Features
 //! - `tokio`: streams and listeners for tasks of tokio, in the module `tokio`.
+//!
+//! # The portable build
+//! With `RUSTFLAGS="--cfg umptcp_portable"`, and on systems other than Linux, the library makes do with what Rust's standard
+//! library and mio have everywhere: paths are inside UDP, `ADDRESS,mode=udp` with an address of this host. There are no
+//! descriptors to wait on and nothing to clean up (`Readiness`, `clean_up_on_signals`). It is tested on Linux alone.
 #![forbid(unsafe_code)]
 
-#[cfg(target_os = "linux")]
 mod addresses;
 // Shared with the program; not part of the interface.
-#[cfg(target_os = "linux")]
 mod attempt;
 #[doc(hidden)]
 pub mod attempts;
-#[cfg(target_os = "linux")]
 mod caps;
-#[cfg(target_os = "linux")]
 mod carry;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod clean_up;
-#[cfg(target_os = "linux")]
 mod connect;
-#[cfg(target_os = "linux")]
 mod cookies;
-#[cfg(target_os = "linux")]
 mod copies;
-#[cfg(target_os = "linux")]
 mod descriptor;
 mod error;
-#[cfg(target_os = "linux")]
 mod events;
-#[cfg(target_os = "linux")]
+mod files;
 mod forward;
-#[cfg(target_os = "linux")]
 mod forwarded;
-#[cfg(target_os = "linux")]
 mod handle;
-#[cfg(target_os = "linux")]
 mod incoming;
-#[cfg(target_os = "linux")]
 mod limit;
-#[cfg(target_os = "linux")]
 mod listener;
-#[cfg(target_os = "linux")]
 mod mailbox;
-#[cfg(target_os = "linux")]
 mod memory;
-#[cfg(target_os = "linux")]
 mod nics;
-#[cfg(target_os = "linux")]
 mod observer;
-#[cfg(target_os = "linux")]
 mod options;
 mod protocol;
-#[cfg(target_os = "linux")]
 mod queue;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod readiness;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod scratch;
-#[cfg(target_os = "linux")]
 mod settings;
-#[cfg(target_os = "linux")]
 mod shared;
 // Shared with the program; not part of the interface.
 #[cfg(unix)]
 #[doc(hidden)]
 pub mod signals;
-#[cfg(target_os = "linux")]
 mod splice;
-#[cfg(target_os = "linux")]
 mod stack;
-#[cfg(target_os = "linux")]
 mod steer;
-#[cfg(target_os = "linux")]
 mod stream;
-#[cfg(all(target_os = "linux", feature = "tokio"))]
+#[cfg(feature = "tokio")]
 pub mod tokio;
-#[cfg(target_os = "linux")]
 mod udp_paths;
-#[cfg(target_os = "linux")]
 mod via;
-#[cfg(target_os = "linux")]
 mod waits;
-#[cfg(target_os = "linux")]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tasks of tokio wait"))]
 mod wakers;
-#[cfg(target_os = "linux")]
 mod worker;
 
 pub use error::{Error, NoWay};
@@ -130,36 +104,23 @@ pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
-#[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
-#[cfg(target_os = "linux")]
 pub use events::{Event, Events};
-#[cfg(target_os = "linux")]
 pub use forward::Forwarder;
-#[cfg(target_os = "linux")]
 pub use forwarded::{Counted, Direction, ForwardSummary, Forwarded};
-#[cfg(target_os = "linux")]
 pub use memory::default_buffer_memory;
 
 pub use incoming::{HoldingListener, Incoming, ListenScope};
-#[cfg(target_os = "linux")]
 pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub use readiness::Readiness;
-#[cfg(target_os = "linux")]
 pub use splice::{Splice, Spliced, splice};
-#[cfg(target_os = "linux")]
 pub use stack::{Guard, PathInfo, Stack, StackBuilder};
-#[cfg(target_os = "linux")]
 pub use stream::MptcpStream;
 pub use umptcp_relay::{AnswerError, ClientName, Credential, Key, KeyFileError};
-#[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::device::Device;
-#[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::event_loop::AttachedPath;
-#[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::paths::{PathSpec, SetupOptions};
-#[cfg(target_os = "linux")]
 pub use via::Via;

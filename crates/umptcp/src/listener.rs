@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 #[cfg(feature = "tokio")]
 use crate::mailbox::Mailbox;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::readiness::{Readiness, Source};
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
@@ -252,6 +253,7 @@ impl MptcpListener {
         Ok(())
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every
     /// call returns the same.
     ///

@@ -100,6 +100,7 @@ impl<T> Mailbox<T> {
         State { readable: self.inner.with(|inner| inner.is_ready()), writable: false }
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }

@@ -19,7 +19,9 @@ use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::event_loop::AttachedPath;
-use umptcp_tun_driver::paths::{self, Mode, Path, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+use umptcp_tun_driver::paths::Path;
+use umptcp_tun_driver::paths::{self, Mode, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
 use umptcp_types::PathId;
 use umptcp_udp_driver::path::UdpGuard;
 
@@ -114,6 +116,7 @@ struct NicPath {
 /// Who keeps a path set up.
 enum Keeper {
     /// The driver with TUN devices.
+    #[cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code, reason = "there are none"))]
     Tun(Arc<PathGuard>),
     /// Its sockets.
     Udp(Arc<UdpGuard>),
@@ -167,9 +170,7 @@ impl Nics {
         let udp = UdpPaths::new(&options.listen_ports, options.carry);
         let (set, paths, wanted) = match specs {
             [] => {
-                let mut set = paths::set_up(&[], options).map_err(io_error)?;
-                let all = set.paths.drain(..);
-                let paths = all.map(|path| NicPath::new(PathSpec::new(&path.config.name), path)).collect();
+                let (set, paths) = set_up_all(options).map_err(io_error)?;
                 (Some(set), paths, Wanted::All)
             }
             specs => {
@@ -382,7 +383,7 @@ impl Nics {
     fn prepare(&self, spec: &PathSpec) -> Result<NicPath, DriverError> {
         if spec.mode != Mode::Udp {
             let Some(set) = &self.set else { return Err(began_with_udp_only(spec)) };
-            return Ok(NicPath::new(spec.clone(), lock(set).add(spec)?));
+            return add_to(&mut lock(set), spec);
         }
         let path = NicPath::inside_udp(spec, &self.udp)?;
         self.follow_udp().map_err(|source| DriverError::Netlink { what: "start a thread".into(), source })?;
@@ -652,6 +653,7 @@ impl std::fmt::Debug for Nics {
 }
 
 impl NicPath {
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     fn new(spec: PathSpec, path: Path) -> Self {
         let Path { config, guard, tun } = path;
         let guard = Arc::new(guard);
@@ -809,11 +811,10 @@ fn set_up_named(specs: &[PathSpec], options: &SetupOptions, udp: &UdpPaths) -> R
         }
         let added = match &mut set {
             _ if is_udp => NicPath::inside_udp(spec, udp),
-            Some(set) => set.add(spec).map(|path| NicPath::new(spec.clone(), path)),
-            None => paths::set_up(std::slice::from_ref(spec), options).and_then(|mut first| {
-                let path = first.paths.pop().ok_or(DriverError::Gone)?;
+            Some(set) => add_to(set, spec),
+            None => set_up_first(spec, options).map(|(first, path)| {
                 set = Some(first);
-                Ok(NicPath::new(spec.clone(), path))
+                path
             }),
         };
         match added {
@@ -835,6 +836,45 @@ fn set_up_named(specs: &[PathSpec], options: &SetupOptions, udp: &UdpPaths) -> R
     Ok(Named { set, paths, missing: missing.into_iter().map(|(spec, _)| spec.clone()).collect() })
 }
 
+/// One more path with a TUN device.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn add_to(set: &mut PathSet, spec: &PathSpec) -> Result<NicPath, DriverError> {
+    Ok(NicPath::new(spec.clone(), set.add(spec)?))
+}
+
+/// There is none in the portable build, as there is no set.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn add_to(set: &mut PathSet, _spec: &PathSpec) -> Result<NicPath, DriverError> {
+    match *set {}
+}
+
+/// The first path with a TUN device, and the set that others are added to.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn set_up_first(spec: &PathSpec, options: &SetupOptions) -> Result<(PathSet, NicPath), DriverError> {
+    let mut set = paths::set_up(std::slice::from_ref(spec), options)?;
+    let path = set.paths.pop().ok_or(DriverError::Gone)?;
+    Ok((set, NicPath::new(spec.clone(), path)))
+}
+
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn set_up_first(spec: &PathSpec, options: &SetupOptions) -> Result<(PathSet, NicPath), DriverError> {
+    match paths::set_up(std::slice::from_ref(spec), options)? {}
+}
+
+/// A path with a TUN device for every usable NIC.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn set_up_all(options: &SetupOptions) -> Result<(PathSet, Vec<NicPath>), DriverError> {
+    let mut set = paths::set_up(&[], options)?;
+    let all = set.paths.drain(..);
+    let paths = all.map(|path| NicPath::new(PathSpec::new(&path.config.name), path)).collect();
+    Ok((set, paths))
+}
+
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn set_up_all(options: &SetupOptions) -> Result<(PathSet, Vec<NicPath>), DriverError> {
+    match paths::set_up(&[], options)? {}
+}
+
 fn began_with_udp_only(spec: &PathSpec) -> DriverError {
     let reason = "this instance began with paths of mode=udp only".into();
     DriverError::UnsuitableDevice { device: spec.device.clone(), reason }
@@ -848,6 +888,7 @@ fn may_pass(error: &DriverError) -> bool {
     )
 }
 
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 /// Whether this thread has CAP_NET_ADMIN, without which each step would fail with its own message. True if
 /// that cannot be found out.
 fn may_administer() -> bool {
@@ -856,6 +897,12 @@ fn may_administer() -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_none_or(|set| set >> NET_ADMIN & 1 == 1)
+}
+
+/// There is nothing to administer.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn may_administer() -> bool {
+    true
 }
 
 /// Runs until the set of paths is dropped.

@@ -329,6 +329,7 @@ impl Shared {
         }
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }

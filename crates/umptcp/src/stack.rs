@@ -3,6 +3,7 @@
 use crate::addresses;
 use crate::caps::{self, Accounts};
 use crate::carry::Front;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
 use crate::error::Error;
@@ -57,6 +58,7 @@ pub struct Stack {
     linger: Duration,
     nics: Option<Arc<Nics>>,
     /// Signals stop it, if the program wants that.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     registered: Option<Registered>,
 }
 
@@ -369,8 +371,16 @@ impl StackBuilder {
                 _ => Err(Error::Undelivered { connections, bytes }.into()),
             })
         })?;
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
         let registered = Some(Registered::new(handle.commands.clone()));
-        let stack = Stack { handle, thread: Some(thread), linger, nics, registered };
+        let stack = Stack {
+            handle,
+            thread: Some(thread),
+            linger,
+            nics,
+            #[cfg(all(target_os = "linux", not(umptcp_portable)))]
+            registered,
+        };
         for path in paths {
             stack.add_path(path)?;
         }
@@ -486,7 +496,10 @@ impl Stack {
 
     fn end(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        self.registered = None;
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
+        {
+            self.registered = None;
+        }
         let linger = self.linger;
         // If the worker has ended, joining it tells why.
         let _ = self.handle.commands.call(move |worker, cx| worker.stop(cx, linger));

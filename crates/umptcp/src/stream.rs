@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::limit::Limit;
 use crate::protocol::Protocol;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::readiness::{Readiness, Source};
 use crate::shared::{End, Put, Shared, Taken, TimedOut, Unread, deadline, lock};
 use crate::waits::{Blocking, Waits, block_on};
@@ -278,6 +279,7 @@ impl MptcpStream {
         Ok(())
     }
 
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while a read would not wait and writable while a write would not, for
     /// event loops. It belongs to the connection: every call returns the same, for every handle.
     ///

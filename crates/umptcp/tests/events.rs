@@ -1,5 +1,5 @@
 //! What programs are told that watch a stack.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Captured connections, sent on by the worker: a program's stack, the one between, and a server's.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

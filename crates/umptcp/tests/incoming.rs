@@ -1,5 +1,5 @@
 //! Connections that wait for the program's word.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! Each test creates two namespaces, each of which belongs to a thread and disappears with it. The paths are
 //! set up manually, to test the library and the devices without path set-up.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

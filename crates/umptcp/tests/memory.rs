@@ -1,5 +1,5 @@
 //! What waits between the stack and its program is part of the account of all connections.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Paths that the library sets up itself, and the examples, in network namespaces.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! A path on which something answers in the place of the server, without MPTCP, as captive portals do.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

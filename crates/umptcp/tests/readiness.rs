@@ -1,5 +1,5 @@
 //! Readiness for other event loops: poll(2), epoll(7) and tokio's own.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Connections joined by the worker: client, relay and server in one process.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! What the standard library's sockets can do: options at run time, peeking, vectored input and output,
 //! iterators over connections.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

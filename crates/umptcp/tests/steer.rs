@@ -1,5 +1,5 @@
 //! Steering a stack from outside of the code that holds its connections.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Streams and listeners for tokio, between two stacks in one process.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Ten thousand streams at once, on two threads of tokio.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Connections by a relay: the client's end, with a relay that says what the test wants.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod common;
 

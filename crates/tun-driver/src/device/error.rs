@@ -41,11 +41,11 @@ pub enum DeviceError {
 /// Whether an error of a [`Device`](super::Device) says that the device has vanished (interface deleted,
 /// driver unloaded).
 pub fn is_gone(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     {
         matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO))
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
     {
         error.kind() == io::ErrorKind::NotConnected
     }

@@ -4,16 +4,22 @@
 //! place.
 
 mod error;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod nic_queue;
+mod offload;
 mod pool;
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+mod sources;
 mod traits;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod tun;
 mod virtio;
 
 pub use error::{DeviceError, is_gone};
+pub use offload::Offload;
 pub use pool::{BufferPool, PACKET_ROOM};
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+pub use sources::Sources;
 pub use traits::{Device, QueueState, TransmitOutcome};
-#[cfg(target_os = "linux")]
-pub use tun::{Offload, Tun, TunOptions};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+pub use tun::{Tun, TunOptions};

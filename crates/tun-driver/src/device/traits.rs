@@ -1,8 +1,10 @@
 //! What the event loop needs of a device.
 
 use super::pool::BufferPool;
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+use super::sources::Sources;
 use std::io;
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use std::os::fd::BorrowedFd;
 use umptcp_stack_core::device::{RxPacket, Transmit};
 
@@ -43,8 +45,24 @@ pub trait Device: Send {
     }
 
     /// The descriptor to wait on.
-    #[cfg(unix)]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// From now on an event loop waits for the device's sockets, which it [adds](Sources::add) to these, also those
+    /// that it makes later. `None`: no longer.
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+    fn watch(&mut self, sources: Option<Sources>) -> io::Result<()>;
+
+    /// The socket with this token can be read. It is told of once, so the device reads until there is nothing left
+    /// ([`receive`](Self::receive) returns `None`).
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+    fn is_readable(&mut self, token: usize);
+
+    /// Whether [`receive`](Self::receive) has something that nothing the device waits for tells of: an answer to what
+    /// was sent, or what was not read to the end.
+    fn has_more(&self) -> bool {
+        false
+    }
 
     /// What waits in the queue of the NIC behind it. `None` if there is none, or nobody knows.
     fn nic_queue(&mut self) -> Option<QueueState> {

@@ -2,6 +2,7 @@
 
 use super::error::DeviceError;
 use super::nic_queue::NicQueue;
+use super::offload::Offload;
 use super::pool::BufferPool;
 use super::traits::{Device, QueueState, TransmitOutcome};
 use super::virtio::{self, VirtioHeader};
@@ -9,16 +10,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use tun_rs::{DeviceBuilder, SyncDevice};
 use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, PathConfig, RxPacket, Transmit};
-
-/// Whether a device splits and coalesces segments and fills in checksums.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Offload {
-    /// If the kernel supports it.
-    #[default]
-    Auto,
-    /// Single packets with complete checksums in both directions.
-    Off,
-}
 
 /// Options of a TUN device.
 #[derive(Clone, Debug)]

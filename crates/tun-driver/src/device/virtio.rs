@@ -2,7 +2,7 @@
 //!
 //! Layout as in the virtio specification 1.2, section 5.1.6 (`struct virtio_net_hdr` without `num_buffers`),
 //! in the host's byte order, TUN's default.
-#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#![cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code))]
 
 use core::num::NonZeroU16;
 use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, Transmit};

@@ -1,15 +1,17 @@
 //! The devices of a loop: receiving, sending, and what to do when one is full or gone.
 
-use super::NetworkStack;
 use super::backlog::Backlog;
 use super::options::LoopOptions;
-use super::poller::Poller;
 use super::traces::{Traced, Traces};
 use super::waker::Waker;
+use super::{NetworkStack, Poller};
 use crate::clock::Clock;
-use crate::device::{BufferPool, Device, TransmitOutcome, Tun, is_gone};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+use crate::device::Tun;
+use crate::device::{BufferPool, Device, TransmitOutcome, is_gone};
 use std::any::Any;
 use std::io;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use std::net::IpAddr;
 use std::time::Duration;
 use umptcp_stack_core::device::{PathConfig, Transmit};
@@ -17,9 +19,6 @@ use umptcp_types::{Instant, PathId};
 
 /// Something that undoes a path's set-up when it is dropped.
 pub type Guard = Box<dyn Any + Send>;
-
-/// Token of the waker. Paths use their 32-bit ids.
-const WAKER: u64 = 1 << 32;
 
 /// How often unused memory is freed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +40,7 @@ impl std::fmt::Debug for AttachedPath {
     }
 }
 
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 impl AttachedPath {
     /// A TUN device that somebody else has set up and will clean up, with its `address`.
     pub fn unmanaged(tun: Tun, address: IpAddr) -> AttachedPath {
@@ -50,6 +50,7 @@ impl AttachedPath {
     }
 }
 
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 impl From<crate::paths::Path> for AttachedPath {
     fn from(path: crate::paths::Path) -> Self {
         let crate::paths::Path { config, guard, tun } = path;
@@ -102,8 +103,7 @@ impl IoDriver {
         let LoopOptions { receive_batch, transmit_batch, busy_poll: _, buffer_limit, capture, inner_capture } =
             options;
         let poller = Poller::new()?;
-        let waker = Waker::new()?;
-        poller.add_edge(waker.fd(), WAKER)?;
+        let waker = Waker::new(poller.bell()?);
         Ok(IoDriver {
             waker,
             lost: Vec::new(),
@@ -125,9 +125,9 @@ impl IoDriver {
         stack: &mut E,
         path: AttachedPath,
     ) -> io::Result<PathId> {
-        let AttachedPath { device, config, guard } = path;
+        let AttachedPath { mut device, config, guard } = path;
         let id = stack.path_added(now, config.clone());
-        if let Err(e) = self.poller.add(device.fd(), u64::from(id.0)) {
+        if let Err(e) = self.poller.watch(&mut *device, id.0) {
             stack.path_removed(now, id);
             return Err(e);
         }
@@ -155,7 +155,7 @@ impl IoDriver {
     ) -> Option<AttachedPath> {
         let at = self.slots.iter().position(|s| s.path == path)?;
         let mut slot = self.slots.remove(at);
-        self.poller.remove(slot.device.fd());
+        self.poller.unwatch(&mut *slot.device);
         if slot.pending.is_some() {
             // What waited for room is lost. Whoever takes the device next does not wait for it.
             slot.device.signals_room(false);
@@ -223,7 +223,7 @@ impl IoDriver {
                     stack.handle_packet(now, self.slots[at].path, packet);
                 }
                 Ok(None) => {
-                    slot.readable = false;
+                    slot.readable = slot.device.has_more();
                     return Ok(());
                 }
                 Err(e) if is_gone(&e) => return Err(e),
@@ -266,6 +266,7 @@ impl IoDriver {
                 if counts && slot.backlog.is_due(now) {
                     slot.look(stack, &self.clock, now);
                 }
+                slot.readable |= slot.device.has_more();
                 self.traces.outbound(slot.traced, || self.clock.wall_time(now), &packet);
             }
             Ok(TransmitOutcome::Full) => {
@@ -294,9 +295,9 @@ impl IoDriver {
     }
 
     fn lose<E: NetworkStack>(&mut self, stack: &mut E, at: usize, error: io::Error) {
-        let slot = self.slots.remove(at);
+        let mut slot = self.slots.remove(at);
         tracing::warn!(path = slot.config.name, %error, "the device has vanished");
-        self.poller.remove(slot.device.fd());
+        self.poller.unwatch(&mut *slot.device);
         stack.path_removed(self.clock.now(), slot.path);
         let Slot { path, device, guard, .. } = slot;
         drop(device);
@@ -316,6 +317,10 @@ impl IoDriver {
                 continue;
             };
             slot.readable |= ready.readable;
+            #[cfg(any(not(target_os = "linux"), umptcp_portable))]
+            if ready.readable {
+                slot.device.is_readable(ready.source);
+            }
             if (ready.writable || slot.room_is_input) && slot.pending.is_some() {
                 writable.push(slot.path);
             }
@@ -364,7 +369,7 @@ impl Slot {
     /// Waits for room, or does so no longer, where the device does not see to it.
     fn watch_writable(&mut self, poller: &Poller, wanted: bool) {
         if !self.room_is_input
-            && let Err(e) = poller.watch_writable(self.device.fd(), u64::from(self.path.0), wanted)
+            && let Err(e) = poller.watch_room(&*self.device, self.path.0, wanted)
         {
             self.report("poll", &e);
         }

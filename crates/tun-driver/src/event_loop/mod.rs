@@ -7,11 +7,20 @@
 mod backlog;
 mod io_driver;
 mod options;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod poller;
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+mod portable;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod slice;
 mod thread;
 mod traces;
 mod waker;
+
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+use poller::{Bell, Poller};
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+use portable::{Bell, Poller};
 
 pub use io_driver::{AttachedPath, Guard};
 pub use options::{Capture, LoopOptions};
@@ -131,11 +140,8 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
     /// Runs until the handler calls [`Context::stop`] or waiting fails. Dropping the loop afterwards drops
     /// the devices and then the paths' guards.
     pub fn run(&mut self) -> io::Result<()> {
-        // The default timer slack of 50 µs would undo the effect of pacing.
-        let _ = nix::sys::prctl::set_timerslack(1);
-        if let Err(error) = slice::shorten() {
-            tracing::debug!(%error, "on a busy host this thread is woken late");
-        }
+        #[cfg(all(target_os = "linux", not(umptcp_portable)))]
+        on_time();
         while !self.stop {
             let timeout = if self.turn() { Some(Duration::ZERO) } else { self.timeout() };
             if self.stop {
@@ -176,6 +182,8 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
         more |= self.io.transmit(&mut self.stack);
         // Sending may have caused an event, or shown that a device is gone.
         more |= !self.io.lost.is_empty();
+        // So may a device have an answer to what was sent.
+        more |= self.io.any_ready();
         if let Some(event) = self.stack.poll_event() {
             self.handler.on_event(&mut context!(self, now), event);
             more = true;
@@ -210,5 +218,15 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
         }
         self.io.before_sleep(self.clock.now());
         self.io.wait(&mut self.stack, timeout)
+    }
+}
+
+/// Has Linux wake this thread on time.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn on_time() {
+    // The default timer slack of 50 µs would undo the effect of pacing.
+    let _ = nix::sys::prctl::set_timerslack(1);
+    if let Err(error) = slice::shorten() {
+        tracing::debug!(%error, "on a busy host this thread is woken late");
     }
 }

@@ -1,11 +1,13 @@
 //! Waiting for descriptors with nanosecond timeouts.
 
+use crate::device::Device;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Maximum number of events fetched from the kernel at once.
@@ -13,6 +15,9 @@ const EVENTS: usize = 64;
 
 /// Token of the timer used on kernels without epoll_pwait2.
 const TIMER: u64 = u64::MAX;
+
+/// Token of the bell. Paths use their 32-bit ids.
+const BELL: u64 = 1 << 32;
 
 /// What happened to the descriptor registered under `token`.
 #[derive(Clone, Copy, Debug)]
@@ -53,23 +58,45 @@ impl Poller {
         Ok(())
     }
 
+    /// What ends a wait from another thread.
+    pub(super) fn bell(&self) -> io::Result<Bell> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = Bell(EventFd::from_value_and_flags(0, flags)?.into());
+        self.add_edge(bell.0.as_fd(), BELL)?;
+        Ok(bell)
+    }
+
+    /// Waits for a device.
+    pub(super) fn watch(&self, device: &mut dyn Device, path: u32) -> io::Result<()> {
+        self.add(device.fd(), path.into())
+    }
+
+    pub(super) fn unwatch(&self, device: &mut dyn Device) {
+        self.remove(device.fd());
+    }
+
+    /// Starts or stops waiting for room in a device.
+    pub(super) fn watch_room(&self, device: &dyn Device, path: u32, wanted: bool) -> io::Result<()> {
+        self.watch_writable(device.fd(), path.into(), wanted)
+    }
+
     /// Watches a descriptor for input. Level-triggered: reported as long as there is some.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
     /// Watches a descriptor that is never read: each write to it is reported once.
-    pub(super) fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?)
     }
 
     /// Starts or stops watching for room to write.
-    pub(super) fn watch_writable(&self, fd: BorrowedFd<'_>, token: u64, wanted: bool) -> io::Result<()> {
+    fn watch_writable(&self, fd: BorrowedFd<'_>, token: u64, wanted: bool) -> io::Result<()> {
         let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
     }
 
-    pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
+    fn remove(&self, fd: BorrowedFd<'_>) {
         // If the device is gone, the descriptor has already been removed.
         let _ = self.epoll.delete(fd);
     }
@@ -148,13 +175,23 @@ impl Poller {
     }
 }
 
+/// Ends a wait of a [`Poller`].
+#[derive(Debug)]
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        // Fails only if the counter is about to overflow, in which case the loop is already being woken.
+        let _ = nix::unistd::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
 /// Longest single wait: keeps every timespec valid, and waking up once an hour costs nothing.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::eventfd::EventFd;
     use std::time::Instant;
 
     fn both() -> [Poller; 2] {

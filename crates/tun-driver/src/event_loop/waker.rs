@@ -1,7 +1,6 @@
 //! Waking the loop from other threads.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use super::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 const AWAKE: u8 = 0;
 /// Something has been passed since the loop last looked.
 const NOTIFIED: u8 = 1;
-/// The loop is asleep, or about to be, and must be woken through the descriptor.
+/// The loop is asleep, or about to be, and must be woken by the bell.
 const ASLEEP: u8 = 2;
 
 /// Wakes an event loop. Cheap to clone, and cheap to call while the loop is awake: only waking a sleeping
@@ -20,14 +19,12 @@ pub struct Waker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: AtomicU8,
-    event: OwnedFd,
+    bell: Bell,
 }
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
-        let flags = nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK;
-        let event = nix::sys::eventfd::EventFd::from_value_and_flags(0, flags)?;
-        Ok(Waker(Arc::new(Shared { state: AtomicU8::new(AWAKE), event: event.into() })))
+    pub(super) fn new(bell: Bell) -> Self {
+        Waker(Arc::new(Shared { state: AtomicU8::new(AWAKE), bell }))
     }
 
     /// Makes the loop call its handler's `on_wake` soon. Everything the caller has written to shared memory
@@ -37,8 +34,7 @@ impl Waker {
         // A read-modify-write without a preceding load: it guarantees that either this thread sees the loop's
         // latest state or the loop sees what this thread wrote.
         if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
-            // Fails only if the counter is about to overflow, in which case the loop is already being woken.
-            let _ = nix::unistd::write(&self.0.event, &1u64.to_ne_bytes());
+            self.0.bell.ring();
         }
     }
 
@@ -55,9 +51,5 @@ impl Waker {
     /// Announces that the loop is going to sleep. `false` if it must not, because it has been notified.
     pub(super) fn fall_asleep(&self) -> bool {
         self.0.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.event.as_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! Choosing and checking the addresses of the stack.
 
 use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL};
-use super::spec::unusable_because;
+use crate::described::unusable_because;
 use crate::error::DriverError;
 use ipnet::IpNet;
 use std::collections::hash_map::RandomState;

@@ -2,8 +2,9 @@
 //! not set up here.
 
 use super::netlink::Netlink;
-use super::nics::{self, NicInfo};
+use super::nics;
 use super::set::{apart, connect, runtime};
+use crate::described::NicInfo;
 use crate::error::DriverError;
 use futures::channel::oneshot;
 use futures::future::{Either, select};

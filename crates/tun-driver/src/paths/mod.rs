@@ -28,9 +28,7 @@
 //! from before the first, unless somebody else has changed them in the meantime.
 
 mod addresses;
-mod caps;
 mod cgroup;
-mod change;
 mod check;
 mod conntrack;
 mod divert;
@@ -43,28 +41,23 @@ mod netlink;
 mod nfnetlink;
 mod nft;
 mod nics;
-mod options;
 mod ports;
 mod record;
 mod rules;
 mod ruleset;
 mod set;
-mod spec;
 mod sysctl;
 mod translate;
 mod watch;
 
-pub use caps::Caps;
+pub use crate::described::{Caps, Mode, NicInfo, PathChange, PathSpec, SetupOptions, check_uses};
 pub use cgroup::cgroup_root;
-pub use change::PathChange;
 pub use divert::{Cgroup, Diversion, Diverted, divert};
 pub use look::{NicWatch, look_at};
 pub use nfnetlink::has_table;
 pub use nft::Nft;
-pub use nics::{NicInfo, UnusedNic};
-pub use options::SetupOptions;
+pub use nics::UnusedNic;
 pub use set::{
     Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, leftovers_of_root, set_up,
     state_directory, survey,
 };
-pub use spec::{Mode, PathSpec, check_uses};

@@ -1,7 +1,7 @@
 //! The program `nft`, which installs rulesets.
 
 use super::nfnetlink;
-use super::spec::Mode;
+use crate::described::Mode;
 use crate::error::DriverError;
 use crate::privilege::{self, Lent};
 use std::io::{self, Write as _};

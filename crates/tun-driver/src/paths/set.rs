@@ -1,14 +1,15 @@
 //! Sets of paths, and the threads that maintain them.
 
-use super::change::PathChange;
 use super::host;
 use super::manager::{Command, Manager};
 use super::netlink::Netlink;
 use super::nft::Nft;
-use super::nics::{self, NicInfo, UnusedNic};
-use super::options::SetupOptions;
+use super::nics::{self, UnusedNic};
 use super::record::{self, Registry};
-use super::spec::PathSpec;
+use crate::described::NicInfo;
+use crate::described::PathChange;
+use crate::described::PathSpec;
+use crate::described::SetupOptions;
 use crate::device::Tun;
 use crate::error::DriverError;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};

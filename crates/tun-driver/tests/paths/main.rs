@@ -2,7 +2,7 @@
 //! source, answers come back, nothing else passes, and nothing is left behind.
 //!
 //! If a rule prevents something, the test also removes the rule and checks that it then happens.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(umptcp_portable)))]
 
 mod conntrack;
 mod forwarding;

@@ -58,7 +58,7 @@ pub(crate) enum EmulatedStack {
 
 impl EmulatedStack {
     /// As on the command line.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn name(self) -> &'static str {
         match self {
             EmulatedStack::Umptcp => "umptcp",

@@ -13,7 +13,7 @@ mod values;
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use emulate::EmulateArgs;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub(crate) use emulate::EmulatedStack;
 pub(crate) use proxy::ProxyArgs;
 pub(crate) use publish::Publish;
@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub(crate) use up::CONFIGURATION as UP_CONFIGURATION;
 pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
 pub(crate) use values::{HostPort, ListenAddress, parse_net, parse_path};

@@ -1,10 +1,10 @@
 //! `demo`: one connection over two NICs, on an emulated network or in virtual time.
 
 mod act;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod network;
 mod plan;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod real;
 mod sim;
 mod view;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DemoArgs, registry: &Registry) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn real(
     args: &DemoArgs,
     plan: &Plan,
@@ -44,7 +44,7 @@ fn real(
     real::run(args, plan, view, registry)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 fn real(_: &DemoArgs, _: &Plan, _: &View<'_>, _: &Registry) -> anyhow::Result<Vec<view::Part>> {
     bail!("the demo with real packets requires Linux; `umptcp demo --sim` shows the same in virtual time")
 }

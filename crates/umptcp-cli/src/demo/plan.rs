@@ -21,7 +21,7 @@ const LAST_LENGTH: f64 = 1.25;
 pub(super) struct Nic {
     pub(super) name: String,
     /// The kernel's address on it.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code))]
     pub(super) address: Ipv4Addr,
     /// The client stack's address on it, routed to it by the network.
     pub(super) stack_address: Ipv4Addr,
@@ -107,7 +107,7 @@ impl Plan {
     }
 
     /// The server's address.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[cfg_attr(any(not(target_os = "linux"), umptcp_portable), allow(dead_code))]
     pub(super) fn server_address(kernel: bool) -> IpAddr {
         if kernel { SERVER.into() } else { SERVER_STACK.into() }
     }

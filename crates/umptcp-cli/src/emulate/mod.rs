@@ -1,29 +1,29 @@
 //! `emulate`: runs scenarios in real time between namespaces.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod ground;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod hosts;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod kernel;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod network;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod site;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 mod user_space;
 
 use crate::args::EmulateArgs;
 use crate::registry::Registry;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 pub(crate) fn run(_: &EmulateArgs, _: &Registry) -> anyhow::Result<()> {
     Err(crate::failure::Class::Host
         .failure("emulation needs Linux; `umptcp sim` runs the same scenarios in virtual time")
         .into())
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub(crate) fn run(args: &EmulateArgs, registry: &Registry) -> anyhow::Result<()> {
     use crate::console;
     use crate::namespace;
@@ -80,10 +80,10 @@ pub(crate) fn run(args: &EmulateArgs, registry: &Registry) -> anyhow::Result<()>
 
 /// A temporary directory for the records of changes: all of them are made in our namespaces and gone with
 /// these, so that the host's own records are not involved.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 struct Scratch(std::path::PathBuf);
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 impl Scratch {
     fn new() -> anyhow::Result<Scratch> {
         use anyhow::Context as _;
@@ -94,7 +94,7 @@ impl Scratch {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);

@@ -12,8 +12,10 @@ pub(crate) use serve::Proxy;
 
 use crate::args::ProxyArgs;
 use crate::console::say;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::control::{self, StackInstance};
 use crate::failure::{Class, usage};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use crate::memory;
 use crate::registry::Registry;
 use crate::serving::publish::Publishing;
@@ -22,8 +24,11 @@ use crate::serving::tasks::{LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
 use crate::transport::via;
-use anyhow::{Context as _, anyhow};
-use std::sync::{Arc, mpsc};
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+use anyhow::Context as _;
+use anyhow::anyhow;
+use std::sync::mpsc;
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use umptcp_control::Kind;
 
 /// What ends the proxy.
@@ -52,11 +57,7 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     let proxy = Proxy::start(&stack, &access, &tasks)?;
     let start = |publish| Publishing::start(&stack, publish, &tasks);
     let published = args.publish.iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
-    let trimmer = memory::trim_after_connections_of(stack.source());
-    let trimmer = trimmer.context(Class::Host.failure("cannot start a thread"))?;
-    let name = args.name.clone().unwrap_or_else(|| format!("proxy-{}", std::process::id()));
-    let instance = Arc::new(StackInstance::new(stack.source(), Vec::new(), registry.clone()));
-    let served = control::start(&name, Kind::Proxy, instance, None, &session);
+    let beside = beside(args, &stack, registry, &session)?;
     say(&format!("SOCKS 5 and HTTP CONNECT at {}, over {}", proxy.at(), stack.paths().join(", ")));
     let end = ends.recv().unwrap_or_else(|_| End::Failed("nothing is left that serves".to_owned()));
     // Who is in a hurry says so again.
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     connections.wait(&runtime, tasks, args.drain);
     // What still runs is reset.
     runtime.shutdown_timeout(LAST_WORDS);
-    drop((trimmer, served));
+    drop(beside);
     stack.close_within(LAST_WORDS)?;
     match end {
         End::Signal(signal) => {
@@ -75,3 +76,32 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
         End::Failed(why) => Err(anyhow!(Class::Host.failure(why))),
     }
 }
+
+/// What runs beside the proxy until it is dropped: tools can speak to it, and memory goes back to the system.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn beside(
+    args: &ProxyArgs,
+    stack: &UserSpace,
+    registry: &Registry,
+    session: &Session,
+) -> anyhow::Result<impl Sized> {
+    let trimmer = memory::trim_after_connections_of(stack.source());
+    let trimmer = trimmer.context(Class::Host.failure("cannot start a thread"))?;
+    let name = args.name.clone().unwrap_or_else(|| format!("proxy-{}", std::process::id()));
+    let instance = StackInstance::new(stack.source(), Vec::new(), registry.clone());
+    let served = control::start(&name, Kind::Proxy, std::sync::Arc::new(instance), None, session);
+    Ok((trimmer, served))
+}
+
+/// Nothing, in the portable build.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn beside(args: &ProxyArgs, _: &UserSpace, _: &Registry, _: &Session) -> anyhow::Result<Nothing> {
+    match args.name {
+        Some(_) => Err(usage("--name is for tools, and in the portable build none can speak to the proxy")),
+        None => Ok(Nothing),
+    }
+}
+
+/// What runs beside the proxy in the portable build.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+struct Nothing;

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
-use umptcp_capture::mark_own;
 
 /// How long a service may take to accept a connection.
 const DIAL: Duration = Duration::from_secs(30);
@@ -29,9 +28,17 @@ pub(crate) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 
 /// Keeps the connection from being captured. Without the privilege for it this daemon captures nothing, and
 /// that of another is not of its own.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn mark(socket: &TcpSocket) -> io::Result<()> {
-    match mark_own(socket) {
+    match umptcp_capture::mark_own(socket) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         marked => marked,
     }
+}
+
+/// Nothing is captured in the portable build.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+#[allow(clippy::unnecessary_wraps, reason = "Linux may refuse")]
+fn mark(_socket: &TcpSocket) -> io::Result<()> {
+    Ok(())
 }

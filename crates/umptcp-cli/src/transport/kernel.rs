@@ -48,13 +48,13 @@ impl Kernel {
     }
 
     /// MPTCP sockets with the kernel's defaults.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn mptcp() -> Kernel {
         Kernel { mptcp: true, congestion: None }
     }
 
     /// Whether there can be such sockets.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         self.socket(Domain::IPV4).map(|_| ())
     }
@@ -121,7 +121,7 @@ impl Kernel {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn mptcp_socket(domain: Domain) -> anyhow::Result<Socket> {
     use nix::errno::Errno;
 
@@ -139,12 +139,12 @@ fn mptcp_socket(domain: Domain) -> anyhow::Result<Socket> {
     })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 fn mptcp_socket(_: Domain) -> anyhow::Result<Socket> {
     Err(anyhow!("--stack kernel-mptcp is available on Linux only; use --stack umptcp or kernel-tcp"))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn set_congestion(socket: &Socket, name: &str) -> anyhow::Result<()> {
     socket.set_tcp_congestion(name.as_bytes()).map_err(|e| match e.raw_os_error() {
         Some(code) if code == nix::errno::Errno::ENOENT as i32 => {
@@ -159,20 +159,20 @@ fn set_congestion(socket: &Socket, name: &str) -> anyhow::Result<()> {
     })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
 fn set_congestion(_: &Socket, name: &str) -> anyhow::Result<()> {
     Err(anyhow!("--congestion {name} cannot be set for kernel sockets on this operating system"))
 }
 
 /// The congestion control a connection uses.
 pub(crate) fn congestion(stream: &TcpStream) -> Option<String> {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     {
         let name = socket2::SockRef::from(stream).tcp_congestion().ok()?;
         let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
         Some(String::from_utf8_lossy(&name[..end]).into_owned())
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), umptcp_portable))]
     {
         let _ = stream;
         None

@@ -3,9 +3,7 @@
 mod facts;
 pub(crate) mod kernel;
 mod race;
-#[cfg(target_os = "linux")]
 pub(crate) mod user_space;
-#[cfg(target_os = "linux")]
 pub(crate) mod via;
 
 pub(crate) use facts::{Facts, FastOpen, Subflow};
@@ -15,14 +13,12 @@ use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::Context as _;
-#[cfg(target_os = "linux")]
 use bytes::Buf as _;
 use bytes::Bytes;
 use kernel::Kernel;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
-#[cfg(target_os = "linux")]
 use user_space::{Connection, Settings, UserSpace, UserSpaceListener};
 
 /// Bytes read from the kernel at once.
@@ -33,7 +29,6 @@ pub(crate) enum Transport {
     /// The kernel's.
     Kernel(Kernel),
     /// umptcp.
-    #[cfg(target_os = "linux")]
     UserSpace(Box<UserSpace>),
 }
 
@@ -63,7 +58,6 @@ impl Transport {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn open_user_space(
         args: &StackArgs,
         via: &ViaArgs,
@@ -81,16 +75,10 @@ impl Transport {
         UserSpace::open(&settings, registry, session).map(|stack| Transport::UserSpace(Box::new(stack)))
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn open_user_space(_: &StackArgs, _: &ViaArgs, _: &Registry, _: &Session) -> anyhow::Result<Transport> {
-        Err(Class::Host.failure("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere").into())
-    }
-
     /// Connects to the first of `remotes` that answers.
     pub(crate) fn connect(&self, remotes: &[SocketAddr], timeout: Duration) -> anyhow::Result<Stream> {
         let kernel = match self {
             Transport::Kernel(kernel) => kernel,
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => {
                 return stack.connect(remotes, timeout, &[]).map(Stream::UserSpace);
             }
@@ -106,7 +94,6 @@ impl Transport {
     pub(crate) fn connect_name(&self, host: &str, port: u16, timeout: Duration) -> anyhow::Result<Stream> {
         match self {
             Transport::Kernel(_) => Err(usage("the kernel's stacks use no relay")),
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => stack.connect_name(host, port, timeout).map(Stream::UserSpace),
         }
     }
@@ -115,7 +102,6 @@ impl Transport {
     pub(crate) fn paths(&self) -> Vec<String> {
         match self {
             Transport::Kernel(_) => Vec::new(),
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => stack.paths(),
         }
     }
@@ -124,7 +110,6 @@ impl Transport {
     pub(crate) fn fast_open(&self) -> Option<FastOpen> {
         match self {
             Transport::Kernel(_) => None,
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => stack.fast_open(),
         }
     }
@@ -133,7 +118,6 @@ impl Transport {
     pub(crate) fn close(self) -> anyhow::Result<()> {
         match self {
             Transport::Kernel(_) => Ok(()),
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => stack.close(),
         }
     }
@@ -142,7 +126,6 @@ impl Transport {
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<Listener> {
         match self {
             Transport::Kernel(kernel) => Ok(Listener::Kernel(kernel.listen(address)?, kernel.is_mptcp())),
-            #[cfg(target_os = "linux")]
             Transport::UserSpace(stack) => stack.listen(address).map(|l| Listener::UserSpace(Box::new(l))),
         }
     }
@@ -168,7 +151,6 @@ pub(crate) enum Listener {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpListener, bool),
     /// umptcp's.
-    #[cfg(target_os = "linux")]
     UserSpace(Box<UserSpaceListener>),
 }
 
@@ -183,7 +165,6 @@ impl Listener {
                     Err(e) => return Err(e),
                 }
             },
-            #[cfg(target_os = "linux")]
             Listener::UserSpace(listener) => listener.accept().map(Stream::UserSpace),
         }
     }
@@ -192,7 +173,6 @@ impl Listener {
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Kernel(listener, _) => listener.local_addr(),
-            #[cfg(target_os = "linux")]
             Listener::UserSpace(listener) => listener.local_address(),
         }
     }
@@ -204,7 +184,6 @@ pub(crate) enum Stream {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpStream, bool),
     /// umptcp's.
-    #[cfg(target_os = "linux")]
     UserSpace(Connection),
 }
 
@@ -214,7 +193,6 @@ impl Stream {
         match self {
             Stream::Kernel(stream, _) => stream.set_nodelay(true),
             // Always disabled: see `Settings::connection`.
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(_) => Ok(()),
         }
     }
@@ -226,7 +204,6 @@ impl Stream {
                 stream.set_read_timeout(timeout)?;
                 stream.set_write_timeout(timeout)
             }
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => {
                 connection.stream.set_read_timeout(timeout)?;
                 connection.stream.set_write_timeout(timeout)
@@ -242,7 +219,6 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
                 other => other,
             },
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.stream.shutdown(Shutdown::Write),
         }
     }
@@ -260,7 +236,6 @@ impl Stream {
                 congestion: kernel::congestion(stream),
                 scheduler: None,
             }),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.facts(),
         }
     }
@@ -269,7 +244,6 @@ impl Stream {
     pub(crate) fn bytes_acknowledged(&self) -> Option<u64> {
         match self {
             Stream::Kernel(..) => None,
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.bytes_acknowledged(),
         }
     }
@@ -278,7 +252,6 @@ impl Stream {
     pub(crate) fn subflows(&self) -> Vec<Subflow> {
         match self {
             Stream::Kernel(..) => Vec::new(),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.subflows(),
         }
     }
@@ -289,7 +262,6 @@ impl Stream {
     pub(crate) fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).write_all(&data),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.stream.send_bytes(data),
         }
     }
@@ -305,7 +277,6 @@ enum Piece {
     /// Filled by reading; the unread part is between the two indices.
     Buffer(Vec<u8>, usize, usize),
     /// The stack's own memory.
-    #[cfg(target_os = "linux")]
     Shared(Bytes),
 }
 
@@ -313,7 +284,6 @@ impl<'a> Incoming<'a> {
     pub(crate) fn new(stream: &'a Stream) -> Incoming<'a> {
         let piece = match stream {
             Stream::Kernel(..) => Piece::Buffer(vec![0; READ], 0, 0),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(_) => Piece::Shared(Bytes::new()),
         };
         Incoming { stream, piece }
@@ -330,7 +300,6 @@ impl BufRead for Incoming<'_> {
                 }
                 Ok(&buffer[*start..*end])
             }
-            #[cfg(target_os = "linux")]
             (Piece::Shared(bytes), stream) => {
                 if let (true, Stream::UserSpace(connection)) = (bytes.is_empty(), stream) {
                     *bytes = connection.stream.recv_bytes()?;
@@ -343,7 +312,6 @@ impl BufRead for Incoming<'_> {
     fn consume(&mut self, amount: usize) {
         match &mut self.piece {
             Piece::Buffer(_, start, end) => *start = (*start + amount).min(*end),
-            #[cfg(target_os = "linux")]
             Piece::Shared(bytes) => bytes.advance(amount.min(bytes.len())),
         }
     }
@@ -363,7 +331,6 @@ impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).read(buffer),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => (&connection.stream).read(buffer),
         }
     }
@@ -373,7 +340,6 @@ impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).write(bytes),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => (&connection.stream).write(bytes),
         }
     }
@@ -381,7 +347,6 @@ impl Write for &Stream {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).flush(),
-            #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => (&connection.stream).flush(),
         }
     }

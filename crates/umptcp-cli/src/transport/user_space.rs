@@ -18,6 +18,7 @@ use umptcp::{
     AttachedPath, BufferSize, ConnectionConfig, ConnectionId, ConnectionOption, Counter, Counters, Forwarder,
     MptcpListener, MptcpStream, PathConfig, PathId, PathKind, Protocol, StackConfig, Traffic,
 };
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
@@ -497,6 +498,7 @@ fn change_connection(
 }
 
 /// The captured side, as a path of the stack.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 pub(crate) fn captured(name: &str, tun: Tun) -> AttachedPath {
     let mut config = PathConfig::with_addresses(name, Vec::new());
     config.kind = PathKind::Capture;

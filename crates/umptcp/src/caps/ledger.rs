@@ -1,10 +1,10 @@
 //! A file with what NICs have carried in a month, which all instances of a host share.
 
 use super::month::Month;
+use crate::files;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use umptcp_tun_driver::lock::{self, Lock, LockError, PATIENCE};
@@ -33,7 +33,7 @@ impl Ledger {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for directory in directories {
             let ledger = Ledger { directory: directory.clone() };
-            let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
+            let made = files::with_directory_mode(DirBuilder::new().recursive(true), 0o755).create(directory);
             match made.and_then(|()| ledger.lock()) {
                 Ok(_) => return Ok(ledger),
                 Err(e) => last = io::Error::new(e.kind(), format!("{}: {e}", directory.display())),
@@ -173,7 +173,8 @@ fn parse(bytes: &[u8]) -> Result<Counts, usize> {
 fn write(path: &Path, counts: &Counts) -> io::Result<()> {
     let body: String =
         counts.iter().map(|(nic, (month, bytes))| format!("{month} {nic} {bytes}\n")).collect();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    let mut file =
+        files::with_mode(OpenOptions::new().write(true).create(true).truncate(true), 0o644).open(path)?;
     file.write_all(format!("{HEAD}{body}").as_bytes())?;
     file.sync_all()
 }

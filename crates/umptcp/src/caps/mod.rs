@@ -35,13 +35,25 @@ pub(crate) fn directories() -> Vec<PathBuf> {
         // Several are separated by colons.
         all.extend(std::env::split_paths(&of_service).next());
     }
-    if nix::unistd::geteuid().is_root() {
+    if is_root() {
         all.push("/var/lib/umptcp".into());
     }
     let of_user = env("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || Some(PathBuf::from(env("HOME")?).join(".local/state"));
     all.extend(of_user.or_else(home).map(|path| path.join("umptcp")));
     all
+}
+
+/// Whether the state of the whole host may be kept.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// No system but Linux is known to have a place for it.
+#[cfg(any(not(target_os = "linux"), umptcp_portable))]
+fn is_root() -> bool {
+    false
 }
 
 /// A path with a monthly cap that the stack has.

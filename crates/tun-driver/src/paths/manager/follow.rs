@@ -2,15 +2,15 @@
 
 use super::tables::{hold_ports, install_table, ruleset};
 use super::{Manager, TO_STACK, advertised, apply_settings, first_of_each};
+use crate::described::Mode;
+use crate::described::PathChange;
 use crate::error::DriverError;
 use crate::paths::addresses::Known;
-use crate::paths::change::PathChange;
 use crate::paths::host::Changes;
 use crate::paths::mirror;
 use crate::paths::netlink::{HostAddress, Link};
 use crate::paths::nft;
 use crate::paths::nics::{self, Snapshot};
-use crate::paths::spec::Mode;
 use crate::paths::{rules, translate};
 use std::net::IpAddr;
 

@@ -2,11 +2,11 @@
 
 use super::Manager;
 use super::tables::install_table;
+use crate::described::Mode;
 use crate::error::DriverError;
 use crate::paths::ports::{self, Ports};
 use crate::paths::record::{HostChange, RegistryLock, used_ports};
 use crate::paths::ruleset;
-use crate::paths::spec::Mode;
 
 impl Manager {
     /// Reserves ports for translated connections, unless that has been done.

@@ -4,10 +4,10 @@
 //! name the cause.
 
 use super::Manager;
+use crate::described::Mode;
+use crate::described::PathChange;
 use crate::error::DriverError;
-use crate::paths::change::PathChange;
 use crate::paths::nics::Snapshot;
-use crate::paths::spec::Mode;
 use crate::paths::{check, nfnetlink, sysctl};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The nftables tables of translated paths, and the ports on which the stack listens.
 
 use super::{Installed, Manager};
+use crate::described::Mode;
 use crate::error::DriverError;
 use crate::paths::check;
 use crate::paths::conntrack;
@@ -10,7 +11,6 @@ use crate::paths::nics::Snapshot;
 use crate::paths::ports::{self, Ports};
 use crate::paths::record::HostChange;
 use crate::paths::ruleset::Ruleset;
-use crate::paths::spec::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most connections that are known from the beginning: no more than have room.

@@ -1,5 +1,6 @@
-//! A descriptor whose readiness is set by the library.
+//! The descriptor, made of two sockets.
 
+use super::State;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::unistd::{read, write};
@@ -16,13 +17,6 @@ struct Sockets {
     inner: OwnedFd,
     /// What `outer` shows.
     shown: Mutex<State>,
-}
-
-/// What would not have to wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct State {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
 }
 
 impl Sockets {

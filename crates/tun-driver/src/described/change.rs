@@ -1,6 +1,6 @@
 //! What happens to paths and NICs.
 
-use super::nics::NicInfo;
+use super::nic::NicInfo;
 use std::net::IpAddr;
 
 /// A change of a path or its NIC. Paths are identified by the name of their TUN device.
