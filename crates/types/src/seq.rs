@@ -168,5 +168,8 @@ mod tests {
         let o = DataOffset(10);
         assert_eq!(DataOffset::from_wire(o.to_wire(idsn), idsn), Some(o));
         assert_eq!(DataOffset::from_wire(DataSeq(idsn.0 - 1), idsn), None);
+        let beyond_32_bits = DataOffset(0x3_0000_0001);
+        assert_eq!(beyond_32_bits.to_wire(idsn), DataSeq(0x2_ffff_ffff));
+        assert_eq!(DataOffset::from_wire(beyond_32_bits.to_wire(idsn), idsn), Some(beyond_32_bits));
     }
 }

@@ -37,9 +37,9 @@ pub(crate) struct Options {
     /// With `--break`: only requirements of sections that begin so, or with this in their text.
     #[arg(long, value_name = "TEXT", requires = "faults")]
     only: Option<String>,
-    /// With `--break`: only requirements of this RFC.
+    /// With `--break`: only requirements of this RFC. May be given more than once.
     #[arg(long, value_name = "NUMBER", requires = "faults")]
-    of: Option<u16>,
+    of: Vec<u16>,
     /// With `--break`: only requirements that name their breaks.
     #[arg(long, requires = "faults")]
     named: bool,
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the table of conformance is wrong:\n  {}", errors.join("\n  "));
     }
     if options.faults {
-        let wanted = |t: &Table| options.of.is_none_or(|number| t.document.number == number);
+        let wanted = |t: &Table| options.of.is_empty() || options.of.contains(&t.document.number);
         let tables: Vec<Table> = tables.into_iter().filter(wanted).collect();
         return faults::run(root, &tables, options.only.as_deref(), options.named);
     }

@@ -343,6 +343,17 @@ fn an_early_answer_survives_loss() {
     assert_eq!((answer.seg.seq, &answer.payload[..]), (end.ack, &b"answer"[..]));
 }
 
+/// RFC 7413 §4.2.2: the option may be why a SYN/ACK was lost, so that the next one does without.
+#[test]
+fn a_syn_ack_sent_again_has_no_cookie() {
+    let mut lab = listening(16);
+    ask(&mut lab, peer(1, 4000));
+    let again = lab.pass(Duration::from_millis(1100));
+    let [(_, again)] = &again[..] else { panic!("{again:?}") };
+    assert!(again.seg.flags.syn && again.seg.flags.ack, "{again:?}");
+    assert_eq!(cookie_of(again), None);
+}
+
 /// In MPTCP it waits for the client's key: Linux falls back when data come without a DATA_ACK, which needs
 /// the key. The application has the connection at once all the same.
 #[test]

@@ -3,12 +3,15 @@
 use crate::schemata::Edit;
 use anyhow::{Context, Result, bail};
 use proc_macro2::Span;
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 /// A function of a file.
 struct Function {
+    name: String,
     /// All of it, from its attributes to the closing brace.
     whole: Range<usize>,
     /// What stands between the braces, these included.
@@ -19,17 +22,25 @@ struct Function {
     conditions: Vec<Range<usize>>,
 }
 
-/// The functions called `name` in a file, those of tests left out.
-fn functions(text: &str, name: &str) -> Result<Vec<Function>> {
-    struct Finder<'a> {
-        name: &'a str,
+/// The functions of a file, those of tests left out. A file is cited many times, and read once.
+fn functions(text: &str) -> Result<Arc<Vec<Function>>> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Vec<Function>>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(functions) = known.get(text) {
+        return Ok(Arc::clone(functions));
+    }
+    let functions = Arc::new(parse(text)?);
+    known.insert(text.to_owned(), Arc::clone(&functions));
+    Ok(functions)
+}
+
+fn parse(text: &str) -> Result<Vec<Function>> {
+    #[derive(Default)]
+    struct Finder {
         found: Vec<Function>,
     }
-    impl Finder<'_> {
+    impl Finder {
         fn take(&mut self, whole: Span, signature: &syn::Signature, body: &syn::Block) {
-            if signature.ident != self.name {
-                return;
-            }
             let returns = match &signature.output {
                 syn::ReturnType::Default => String::new(),
                 syn::ReturnType::Type(_, what) => what.span().source_text().unwrap_or_default(),
@@ -37,6 +48,7 @@ fn functions(text: &str, name: &str) -> Result<Vec<Function>> {
             let mut conditions = Conditions(Vec::new());
             conditions.visit_block(body);
             self.found.push(Function {
+                name: signature.ident.to_string(),
                 whole: whole.byte_range(),
                 body: body.span().byte_range(),
                 returns,
@@ -44,7 +56,7 @@ fn functions(text: &str, name: &str) -> Result<Vec<Function>> {
             });
         }
     }
-    impl<'ast> Visit<'ast> for Finder<'_> {
+    impl<'ast> Visit<'ast> for Finder {
         fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
             if !is_test(&item.attrs) {
                 visit::visit_item_mod(self, item);
@@ -60,7 +72,7 @@ fn functions(text: &str, name: &str) -> Result<Vec<Function>> {
         }
     }
     let file = syn::parse_file(text).context("it is no Rust source")?;
-    let mut finder = Finder { name, found: Vec::new() };
+    let mut finder = Finder::default();
     finder.visit_file(&file);
     Ok(finder.found)
 }
@@ -107,17 +119,26 @@ fn values(what: &str) -> &'static [&'static str] {
     }
 }
 
+/// The ways in which a function can be broken without knowing it.
+#[derive(Default)]
+pub(super) struct Generated {
+    /// Its body does nothing, or says always the same.
+    pub(super) emptied: Vec<Edit>,
+    /// One of its conditions is turned round.
+    pub(super) inverted: Vec<Edit>,
+}
+
 /// Every way in which the function `name` of a file can be broken without knowing it: its body emptied, its
 /// conditions inverted. Nothing for what is no function.
-pub(super) fn generated(file: &str, text: &str, name: &str) -> Result<Vec<Edit>> {
-    let mut edits = Vec::new();
-    for function in functions(text, name)? {
+pub(super) fn generated(file: &str, text: &str, name: &str) -> Result<Generated> {
+    let mut edits = Generated::default();
+    for function in functions(text)?.iter().filter(|f| f.name == name) {
         for value in values(&function.returns) {
             let what = match *value {
                 "{}" => format!("{name} does nothing"),
                 value => format!("{name} is {value}"),
             };
-            edits.push(Edit {
+            edits.emptied.push(Edit {
                 file: file.to_owned(),
                 range: function.body.clone(),
                 from: text[function.body.clone()].to_owned(),
@@ -125,10 +146,10 @@ pub(super) fn generated(file: &str, text: &str, name: &str) -> Result<Vec<Edit>>
                 what,
             });
         }
-        for range in function.conditions {
+        for range in function.conditions.iter().cloned() {
             let condition = &text[range.clone()];
             let short = condition.split_whitespace().collect::<Vec<_>>().join(" ");
-            edits.push(Edit {
+            edits.inverted.push(Edit {
                 file: file.to_owned(),
                 to: format!("!({condition})"),
                 what: format!("{name}: not ({short})"),
@@ -146,13 +167,13 @@ pub(super) fn generated(file: &str, text: &str, name: &str) -> Result<Vec<Edit>>
 /// When `from` does not stand there, or more than once.
 pub(super) fn named(file: &str, text: &str, name: &str, from: &str, to: &str) -> Result<Edit> {
     let mut places = Vec::new();
-    let functions = functions(text, name)?;
-    let within: Vec<Range<usize>> = if functions.is_empty() {
+    let functions = functions(text)?;
+    let mut within: Vec<Range<usize>> =
+        functions.iter().filter(|f| f.name == name).map(|f| f.whole.clone()).collect();
+    if within.is_empty() {
         // A constant, a field: the whole file.
-        std::iter::once(0..text.len()).collect()
-    } else {
-        functions.into_iter().map(|f| f.whole).collect()
-    };
+        within.push(0..text.len());
+    }
     for range in within {
         let found = text[range.clone()].match_indices(from).map(|(at, _)| range.start + at);
         places.extend(found);
@@ -177,7 +198,8 @@ mod tests {
     const TEXT: &str = "const A: u8 = 1;\nimpl X {\n    /// Says.\n    fn f(&self) -> bool {\n        if self.a && b(|x| x) { return true; }\n        if let Some(_) = c { g() }\n        self.a\n    }\n    fn g() { if x { y() } else if z { w() } }\n    fn n() -> u32 { 1 }\n}\n#[cfg(test)]\nmod tests { fn f() {} }\n";
 
     fn broken(name: &str) -> Vec<String> {
-        generated("x.rs", TEXT, name).unwrap().iter().map(|e| e.apply(TEXT).unwrap()).collect()
+        let Generated { emptied, inverted } = generated("x.rs", TEXT, name).unwrap();
+        emptied.iter().chain(&inverted).map(|e| e.apply(TEXT).unwrap()).collect()
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `cargo xtask conformance --break`: whether the tests that a requirement cites notice when it is not met.
 //!
 //! For each requirement that is met, in whole or in part, the code is broken in a copy of the tree, and the cited
-//! tests that need no privilege are run; all breaks are in one build ([`crate::schemata`]). A requirement may name its breaks, each a piece of a cited function and
-//! what replaces it; then each of them must make a cited test fail. For others the cited functions are emptied
-//! and their conditions inverted one by one, until a test fails.
+//! tests that need no privilege are run; many breaks are in one build ([`crate::schemata`]). A requirement may name
+//! its breaks, each a piece of a cited function and what replaces it; then each of them must make a cited test fail.
+//! For others the cited functions are emptied one by one, until a test fails; where none does, their conditions are
+//! inverted, in a second build: most need no such thing, and each break makes the build larger.
 //!
 //! What came out is kept beside the copy, and counts for as long as neither the file that is broken nor the
 //! file of the test has changed.
@@ -15,6 +16,7 @@ use super::table::{Requirement, State, Table};
 use crate::schemata::{Edit, Ending, Fit, Program, Schemata, Test, side_by_side};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail};
+use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -30,8 +32,12 @@ const LONGEST: Duration = Duration::from_secs(600);
 
 /// A requirement, how it can be broken, and what should notice.
 struct Row<'a> {
+    /// The RFC.
+    number: u16,
     requirement: &'a Requirement,
     edits: Vec<Edit>,
+    /// So many of the breaks, from the first, are tried before the others are built.
+    first: usize,
     /// The requirement names its breaks: each of them must be noticed, not just any.
     all: bool,
     tests: Vec<Cited>,
@@ -59,25 +65,43 @@ fn read(root: &Path, file: &str) -> Result<String> {
 /// What can be broken for a requirement, and the tests that should notice.
 fn row<'a>(root: &Path, table: &'a Table, r: &'a Requirement) -> Result<Row<'a>> {
     let mut found = named(root, table, r)?;
+    let mut first = found.len();
     let all = !found.is_empty();
     if !all {
+        let mut inverted = Vec::new();
         for citation in &r.code {
             let (file, item) = table.places.resolve(citation).map_err(anyhow::Error::msg)?;
-            found.extend(edits::generated(file, &read(root, file)?, item)?);
+            let generated = edits::generated(file, &read(root, file)?, item)?;
+            found.extend(generated.emptied);
+            inverted.extend(generated.inverted);
         }
+        first = found.len();
+        found.extend(inverted);
     }
     let mut tests = Vec::new();
     for citation in &r.tests {
         let (file, name) = table.places.resolve(citation).map_err(anyhow::Error::msg)?;
         tests.extend(Cited::find(root, file, name)?);
     }
-    Ok(Row { requirement: r, edits: found, all, tests })
+    Ok(Row { number: table.document.number, requirement: r, edits: found, first, all, tests })
+}
+
+impl Row<'_> {
+    /// Why it cannot be tried at all.
+    fn obstacle(&self) -> Option<&'static str> {
+        if self.tests.is_empty() {
+            return Some("no test that runs without privilege is cited");
+        }
+        self.edits.is_empty().then_some("nothing can be broken: no function is cited, and no break is named")
+    }
 }
 
 /// What has come out so far: by break and test.
 struct Results {
     file: PathBuf,
     known: BTreeMap<u64, Option<Ending>>,
+    /// What the files of breaks and tests hash to.
+    hashes: RefCell<BTreeMap<String, u64>>,
 }
 
 /// A line of the file of results; no ending: the break does not compile.
@@ -94,19 +118,34 @@ impl Results {
         let text = fs::read_to_string(&file).unwrap_or_default();
         // The last line may be half written.
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        Results { file, known: lines.map(|line| (line.key, line.ending)).collect() }
+        Results {
+            file,
+            known: lines.map(|line| (line.key, line.ending)).collect(),
+            hashes: RefCell::default(),
+        }
     }
 
-    fn key(root: &Path, edit: &Edit, test: &Cited) -> Result<u64> {
+    fn key(&self, root: &Path, edit: &Edit, test: &Cited) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
-        read(root, &edit.file)?.hash(&mut hasher);
+        self.hash_of(root, &edit.file)?.hash(&mut hasher);
         (&edit.range, &edit.to, &test.file, &test.name).hash(&mut hasher);
-        read(root, &test.file)?.hash(&mut hasher);
+        self.hash_of(root, &test.file)?.hash(&mut hasher);
         Ok(hasher.finish())
     }
 
+    fn hash_of(&self, root: &Path, file: &str) -> Result<u64> {
+        if let Some(hash) = self.hashes.borrow().get(file) {
+            return Ok(*hash);
+        }
+        let mut hasher = DefaultHasher::new();
+        read(root, file)?.hash(&mut hasher);
+        let hash = hasher.finish();
+        self.hashes.borrow_mut().insert(file.to_owned(), hash);
+        Ok(hash)
+    }
+
     fn get(&self, root: &Path, edit: &Edit, test: &Cited) -> Result<Option<Option<Ending>>> {
-        Ok(self.known.get(&Results::key(root, edit, test)?).copied())
+        Ok(self.known.get(&self.key(root, edit, test)?).copied())
     }
 
     /// Whether a test of `row` notices `edit`, as far as is known. `None`: nothing is decided yet.
@@ -124,7 +163,7 @@ impl Results {
     }
 
     fn add(&mut self, root: &Path, edit: &Edit, test: &Cited, ending: Option<Ending>) -> Result<()> {
-        let key = Results::key(root, edit, test)?;
+        let key = self.key(root, edit, test)?;
         self.known.insert(key, ending);
         let line = Line { key, ending, what: edit.what.clone(), test: test.name.clone() };
         let mut file = OpenOptions::new().create(true).append(true).open(&self.file)?;
@@ -148,6 +187,15 @@ fn open(all: bool, edits: &[Edit], known: impl Fn(&Edit) -> Result<Option<Notice
     Ok(open)
 }
 
+/// Those of a requirement's `open` breaks that are built in a round: of its `first` ones alone, as long as one of these
+/// is open.
+fn of_round<'e>(round: Round, first: &[Edit], mut open: Vec<&'e Edit>) -> Vec<&'e Edit> {
+    if round == Round::First && open.iter().any(|e| first.contains(e)) {
+        open.retain(|e| first.contains(e));
+    }
+    open
+}
+
 /// Breaks everything in turn and says what nothing noticed. `only`: requirements of sections that begin so, or
 /// whose text has it in it. `named`: only those that name their breaks.
 ///
@@ -165,8 +213,24 @@ pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>, named: bool
         .collect::<Result<_>>()?;
     let folder = Scratch::folder_of(root, "conformance");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let bench = Bench::make(root, &rows, Results::read(folder.join("results")))?;
-    let numbers: Vec<usize> = (0..rows.len()).collect();
+    let mut verdicts = BTreeMap::new();
+    for round in [Round::First, Round::Last] {
+        let undecided: Vec<usize> = (0..rows.len()).filter(|n| !verdicts.contains_key(n)).collect();
+        let chosen: Vec<&Row<'_>> = undecided.iter().map(|n| &rows[*n]).collect();
+        let bench = Bench::make(root, &chosen, Results::read(folder.join("results")), round)?;
+        verdicts.extend(judge(&rows, &undecided, &bench, round)?);
+    }
+    report(&rows, &verdicts)
+}
+
+/// Breaks each of the requirements with these numbers, and says what came out, except for those that the next round
+/// decides about.
+fn judge(
+    rows: &[Row<'_>],
+    numbers: &[usize],
+    bench: &Bench<'_>,
+    round: Round,
+) -> Result<BTreeMap<usize, Verdict>> {
     let verdicts = Mutex::new(BTreeMap::new());
     let look = |n: usize, alone: bool| {
         let (row, mut lines) = (&rows[n], Vec::new());
@@ -175,7 +239,7 @@ pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>, named: bool
             return Ok(());
         }
         let r = row.requirement;
-        println!("[{}/{}] {} {}", n + 1, rows.len(), r.section, r.text);
+        println!("[{}/{}] RFC {}, {} {}", n + 1, rows.len(), row.number, r.section, r.text);
         lines.iter().for_each(|line| println!("    {line}"));
         if let Verdict::Unnoticed(why) = &verdict {
             println!("    {why}");
@@ -183,27 +247,87 @@ pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>, named: bool
         verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(n, verdict);
         Ok(())
     };
-    side_by_side(&numbers, |_, n| look(*n, false))?;
-    // What needs a build of its own, one after the other.
-    for n in numbers {
-        let done = verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(&n);
+    side_by_side(numbers, |_, n| look(*n, false))?;
+    // What needs a build of its own, one after the other, when nothing else decides.
+    for n in numbers.iter().filter(|_| round == Round::Last) {
+        let done = verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(n);
         if !done {
-            look(n, true)?;
+            look(*n, true)?;
         }
     }
-    let verdicts = verdicts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(verdicts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Says how many requirements of each RFC were tried and noticed, and which not.
+///
+/// # Errors
+/// When there are such.
+fn report(rows: &[Row<'_>], verdicts: &BTreeMap<usize, Verdict>) -> Result<()> {
+    let mut counts: BTreeMap<u16, Count> = BTreeMap::new();
     let mut unnoticed = Vec::new();
-    for (n, verdict) in verdicts {
-        if let Verdict::Unnoticed(why) = verdict {
-            let r = rows[n].requirement;
-            unnoticed.push(format!("{} {}\n    {why}", r.section, r.text));
-        }
+    for (n, row) in rows.iter().enumerate() {
+        let count = counts.entry(row.number).or_default();
+        let why = match (row.obstacle(), verdicts.get(&n)) {
+            (Some(why), _) => {
+                count.not_triable += 1;
+                why
+            }
+            (None, Some(Verdict::Noticed)) => {
+                count.noticed += 1;
+                continue;
+            }
+            (None, Some(Verdict::Unnoticed(why))) => {
+                count.unnoticed += 1;
+                why
+            }
+            (None, Some(Verdict::Later) | None) => {
+                bail!("nothing is decided about \"{}\"", row.requirement.text)
+            }
+        };
+        let r = row.requirement;
+        unnoticed.push(format!("RFC {}, {} {}\n    {why}", row.number, r.section, r.text));
     }
-    println!("conformance: {} of {} requirements are noticed", rows.len() - unnoticed.len(), rows.len());
+    for (number, count) in &counts {
+        println!("RFC {number}: {count}");
+    }
+    let all = counts.values().fold(Count::default(), |a, b| Count {
+        noticed: a.noticed + b.noticed,
+        unnoticed: a.unnoticed + b.unnoticed,
+        not_triable: a.not_triable + b.not_triable,
+    });
+    println!("conformance: {all}");
     if !unnoticed.is_empty() {
         bail!("no cited test notices when these are not met:\n  {}", unnoticed.join("\n  "));
     }
     Ok(())
+}
+
+/// What came out for the requirements of an RFC.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Count {
+    noticed: usize,
+    unnoticed: usize,
+    not_triable: usize,
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Count { noticed, unnoticed, not_triable } = self;
+        write!(
+            f,
+            "{} requirements tried, {noticed} noticed, {unnoticed} not noticed; {not_triable} cannot be tried",
+            noticed + unnoticed
+        )
+    }
+}
+
+/// Which breaks are built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Round {
+    /// The first ones of each requirement.
+    First,
+    /// What is left.
+    Last,
 }
 
 /// What came out for a requirement.
@@ -212,7 +336,7 @@ enum Verdict {
     Noticed,
     /// Why not.
     Unnoticed(String),
-    /// It takes a build of its own.
+    /// It takes a build of its own, or the next round.
     Later,
 }
 
@@ -234,10 +358,11 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn make(root: &'a Path, rows: &[Row<'_>], results: Results) -> Result<Bench<'a>> {
+    fn make(root: &'a Path, rows: &[&Row<'_>], results: Results, round: Round) -> Result<Bench<'a>> {
         let mut edits: Vec<Edit> = Vec::new();
         for row in rows {
-            for edit in open(row.all, &row.edits, |edit| results.notice(root, row, edit))? {
+            let known = |edit: &Edit| results.notice(root, row, edit);
+            for edit in of_round(round, &row.edits[..row.first], open(row.all, &row.edits, known)?) {
                 if !edits.contains(edit) {
                     edits.push(edit.clone());
                 }
@@ -266,11 +391,7 @@ impl<'a> Bench<'a> {
 
     /// Breaks one requirement. `alone`: with builds for single breaks, where it takes them.
     fn look(&self, row: &Row<'_>, alone: bool, lines: &mut Vec<String>) -> Result<Verdict> {
-        if row.tests.is_empty() {
-            return Ok(Verdict::Unnoticed("no test that runs without privilege is cited".to_owned()));
-        }
-        if row.edits.is_empty() {
-            let why = "nothing can be broken: no function is cited, and no break is named";
+        if let Some(why) = row.obstacle() {
             return Ok(Verdict::Unnoticed(why.to_owned()));
         }
         let (mut tried, mut later) = (0, false);
@@ -317,8 +438,9 @@ impl<'a> Bench<'a> {
                 unknown.push(test);
             }
         }
+        // What is not in this build is in that of the next round.
+        let Some(number) = self.edits.iter().position(|e| e == edit) else { return Ok(Notice::Later) };
         let (built, tests) = self.built.as_ref().context("something is unknown, and nothing was built")?;
-        let number = self.edits.iter().position(|e| e == edit).context("the break is not in the build")?;
         let of = |cited: &Cited| cited.among(tests);
         match built.fit(number) {
             Fit::DoesNotCompile => {
@@ -376,6 +498,32 @@ impl<'a> Bench<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_are_inverted_when_nothing_was_noticed_of_what_was_emptied() {
+        let edits = ["a", "b", "c", "d"].map(|what| Edit {
+            file: String::new(),
+            range: 0..0,
+            from: String::new(),
+            to: String::new(),
+            what: what.to_owned(),
+        });
+        let built = |round, open: &[usize]| -> String {
+            let open = open.iter().map(|n| &edits[*n]).collect();
+            of_round(round, &edits[..2], open).into_iter().map(|e| e.what.clone()).collect()
+        };
+        assert_eq!(built(Round::First, &[0, 1, 2, 3]), "ab");
+        assert_eq!(built(Round::First, &[1, 3]), "b");
+        assert_eq!(built(Round::First, &[2, 3]), "cd");
+        assert_eq!(built(Round::Last, &[1, 3]), "bd");
+    }
+
+    #[test]
+    fn the_figures_add_up() {
+        let count = Count { noticed: 5, unnoticed: 2, not_triable: 1 };
+        let text = "7 requirements tried, 5 noticed, 2 not noticed; 1 cannot be tried";
+        assert_eq!(count.to_string(), text);
+    }
 
     #[test]
     fn a_break_is_tried_only_where_it_can_still_decide() {
