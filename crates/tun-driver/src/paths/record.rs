@@ -252,7 +252,8 @@ impl Registry {
         self.lock_within(PATIENCE)
     }
 
-    fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
+    /// The same, for so long.
+    pub(super) fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
         let mut file = OpenOptions::new()
             .create(true)
