@@ -146,13 +146,13 @@ counters! {
     PortAdd,
     /// ADD_ADDR dropped: HMAC, duplicate, limits.
     AddAddrDrop,
-    /// REMOVE_ADDR received.
+    /// Addresses in REMOVE_ADDR received.
     RmAddr,
-    /// REMOVE_ADDR dropped.
+    /// Addresses in REMOVE_ADDR that stand for nothing.
     RmAddrDrop,
-    /// REMOVE_ADDR sent.
+    /// Addresses in REMOVE_ADDR sent.
     RmAddrTx,
-    /// REMOVE_ADDR that no subflow could carry.
+    /// Addresses in REMOVE_ADDR that no subflow could carry.
     RmAddrTxDrop,
     /// Subflows closed because their address was removed.
     RmSubflow,

@@ -8,16 +8,20 @@ use umptcp::ConnectionConfig;
 use umptcp_testbed::kernel;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::netns::device_bytes;
-use umptcp_testbed::topology::Site;
+use umptcp_testbed::topology::{Nic, Site};
 use umptcp_testbed::traffic::{until_each, until_idle};
 use umptcp_tun_driver::paths::PathSpec;
 
 /// What both ends count of endpoints.
-const OF_ENDPOINTS: &[(&str, &str)] =
-    &[("MPJoinSynTx", "MPJoinSynRx"), ("AddAddrTx", "AddAddr"), ("EchoAddTx", "EchoAdd")];
+const OF_ENDPOINTS: &[(&str, &str)] = &[
+    ("MPJoinSynTx", "MPJoinSynRx"),
+    ("AddAddrTx", "AddAddr"),
+    ("EchoAddTx", "EchoAdd"),
+    ("RmAddrTx", "RmAddr"),
+];
 
-/// Both ends have counted the same. Not the removals: the kernel counts the addresses, and we the options that say so. And
-/// some may get lost: in a full queue, on a link that is down, or since the address has just been deleted.
+/// Both ends have counted the same. Some may get lost: in a full queue, on a link that is down, or since the address has
+/// just been deleted.
 fn about_agree(us: &UmptcpHost, kernel: &Netns) {
     let theirs = Counters::read(kernel);
     for (sent, received) in OF_ENDPOINTS {
@@ -186,6 +190,7 @@ endpoints! {
     our_clients_backup: OurClients, Cell { words: "backup", carries: false, ..SUBFLOW }, V4, V4;
     our_clients_id: OurClients, Cell { words: "id=77,id6=78", ..SUBFLOW }, V4, V4;
     our_clients_fullmesh: OurClients, Cell { words: "fullmesh", joins: 2, other: true, ..SUBFLOW }, V4, V4;
+    our_clients_fullmesh_mixed: OurClients, Cell { words: "fullmesh", joins: 2, other: true, ..SUBFLOW }, V4, V6;
     our_clients_signal: OurClients, SIGNAL, V4, V4;
     our_clients_signal_port: OurClients, Cell { words: "signal,port=4999,id=77", ..SIGNAL }, V4, V4;
     our_servers_signal: OurServers, SIGNAL, V4, V4;
@@ -201,6 +206,54 @@ endpoints! {
     kernel_servers_signal_mixed: KernelServers, SIGNAL, V4, V6;
     kernel_servers_backup: KernelServers, Cell { words: "signal backup", carries: false, ..SIGNAL }, V4, V4;
     kernel_servers_signal_port: KernelServers, Cell { words: "signal port 4999", ..SIGNAL }, V4, V4;
+}
+
+/// A path of our client that is laminar carries nothing until the kernel tells of an address, twice, and that alone.
+fn our_laminar_clients(second: Family) {
+    let net = Routed::new(2, 2);
+    for site in [&net.client, &net.server] {
+        for nic in &site.nics {
+            umptcp_testbed::netns::shape(&net.router, &nic.far_device, 60.0);
+        }
+    }
+    net.server.use_kernel_mptcp();
+    net.server.ns.sh("ip mptcp endpoint flush");
+    let kernel = BothFamilies(net.server.ns.clone());
+    let text = format!("{},laminar", net.client.nics[1].device);
+    let paths = [spec(&net.client.nics[0], Mode::Nat), text.parse().expect("a path")];
+    let us = with_nics(&net.client, &paths, ConnectionConfig::default());
+    let pair = connected_over(&net, &us, &kernel, Family::V4);
+    let on = |nic: &Nic| {
+        let bytes = device_bytes(&net.router, &nic.far_device);
+        bytes.sent + bytes.received
+    };
+    let carried = || vec![on(&net.client.nics[1]), on(&net.server.nics[1])];
+    pair.exchange_while(4 * MIB, || {
+        until_each(|| vec![on(&net.client.nics[0])], MIB);
+        assert_eq!(us.counter("MPJoinSynTx"), 0, "no address has been told of: {}", us.counters());
+        for round in 0..2 {
+            let (opened, removed, bytes) = (us.counter("MPJoinSynAckRx"), us.counter("RmAddr"), carried());
+            let nic = &net.server.nics[1];
+            let address = nic.address(second);
+            net.server.ns.sh(&format!("ip mptcp endpoint add {address} dev {} id 77 signal", nic.device));
+            until_more(|| us.counter("MPJoinSynAckRx"), opened + 1, &format!("join, round {round}"));
+            until_each(|| carried().iter().zip(&bytes).map(|(now, then)| now - then).collect(), MIB);
+            net.server.ns.sh("ip mptcp endpoint delete id 77");
+            until_more(|| us.counter("RmAddr"), removed + 1, &format!("removal, round {round}"));
+        }
+    });
+    drop(pair);
+    about_agree(&us, &net.server.ns);
+}
+
+#[test]
+fn our_laminar_clients_reach_what_the_kernel_tells_of() {
+    within(LIMIT, || our_laminar_clients(Family::V4));
+}
+
+#[test]
+fn our_laminar_clients_reach_what_the_kernel_tells_of_over_ipv6() {
+    within(LIMIT, || our_laminar_clients(Family::V6));
 }
 
 /// The link of the client's second NIC goes and comes back in mid-transfer: the other carries everything meanwhile.

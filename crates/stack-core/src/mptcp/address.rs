@@ -314,7 +314,7 @@ impl Connection {
     /// Sends REMOVE_ADDR on a subflow that does not use the addresses if there is one; another each time.
     fn send_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId], said: u8) {
         let Some(i) = self.signal_carrier(said, |m| ids.contains(&m.local_id())) else {
-            self.count(ctx, now, None, Counter::RmAddrTxDrop);
+            ids.iter().for_each(|_| self.count(ctx, now, None, Counter::RmAddrTxDrop));
             return;
         };
         let m = &mut self.subflows[i];
@@ -637,12 +637,16 @@ impl Connection {
         }
     }
 
-    /// Counts a signal that goes out.
+    /// Counts a signal that goes out; of REMOVE_ADDR each address, as its receiver does.
     pub(crate) fn count_signal(&self, ctx: &mut Context, now: Instant, i: usize, signal: &MptcpOption) {
         let what = match signal {
             MptcpOption::AddAddr(AddAddr { hmac: Some(_), .. }) => Counter::AddAddrTx,
             MptcpOption::AddAddr(_) => Counter::EchoAddTx,
-            MptcpOption::RemoveAddr(_) => Counter::RmAddrTx,
+            MptcpOption::RemoveAddr(r) => {
+                let id = Some(self.subflows[i].tcp.id());
+                r.ids.iter().for_each(|_| self.count(ctx, now, id, Counter::RmAddrTx));
+                return;
+            }
             MptcpOption::Prio(_) => Counter::MPPrioTx,
             MptcpOption::Fail(_) => Counter::MPFailTx,
             MptcpOption::FastClose(_) => Counter::MPFastcloseTx,

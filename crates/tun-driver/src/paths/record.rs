@@ -267,7 +267,8 @@ impl Registry {
         self.lock_within(PATIENCE)
     }
 
-    fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
+    /// The same, for so long.
+    pub(super) fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
         match lock::lock(&path, patience, "changing this host's settings") {
             Ok(lock) => Ok(RegistryLock { _lock: lock }),

@@ -1,9 +1,12 @@
 //! The path's table mirrors the NIC's routes, follows their changes, and ends with `unreachable`.
 
 use crate::network::{
-    Flow, PATIENCE, QUIET, TestNetwork, assert_unchanged, options, receive_raw, wait_until,
+    Flow, Ns, PATIENCE, QUIET, TestNetwork, assert_unchanged, options, receive_raw, wait_until,
 };
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::PathChange;
@@ -311,4 +314,89 @@ fn a_nic_that_is_renamed_keeps_its_path_and_its_settings_are_restored() {
     assert!(table.contains("wan0") && !table.contains("eth0"), "{table}");
     drop(set);
     assert_unchanged(&network.client, &before);
+}
+
+#[test]
+fn a_change_of_a_nic_while_another_instance_holds_the_host_is_not_lost() {
+    let network = TestNetwork::new();
+    let client = &network.client;
+    let rename = |from: &str, to: &str| {
+        client.ip(&format!("link set {from} down"));
+        client.ip(&format!("link set {from} name {to}"));
+        client.ip(&format!("link set {to} up"));
+        wait_until("the NIC is up", || client.ip(&format!("link show {to}")).contains("LOWER_UP"));
+    };
+    // The kernel forgets some addresses and routes each time.
+    rename("eth0", "wan0");
+    rename("wan0", "eth0");
+    let before = client.state();
+    let set = client
+        .set_up(&["eth0,address=10.0.0.7,mode=routed", "eth1,address=10.1.0.7,mode=routed"], &options());
+    let set = set.unwrap();
+    // As a process does that is stopped in the middle of its own set-up.
+    let held = std::fs::File::open(client.records.join("lock")).unwrap();
+    held.lock().unwrap();
+    rename("eth0", "wan0");
+    let [first, second] = &set.paths[..] else { panic!() };
+    // Requests are answered meanwhile, and the other path follows its NIC.
+    wait_until("the renamed NIC's routes are mirrored", || first.has_route(ip("10.0.0.1")).unwrap());
+    client.ip("route add 10.7.7.0/24 via 10.1.0.1");
+    wait_until("the other NIC's routes are mirrored", || second.has_route(ip("10.7.7.1")).unwrap());
+    assert!(!client.ip("rule").contains("iif wan0 blackhole"), "it is under the other's lock");
+    drop(held);
+    wait_until("strangers' packets are not forwarded", || client.ip("rule").contains("iif wan0 blackhole"));
+    drop(set);
+    rename("wan0", "eth0");
+    client.ip("route del 10.7.7.0/24");
+    wait_until("the host is as before", || client.state() == before);
+}
+
+/// A program in place of `nft`, which fails as long as the file that is returned exists.
+fn moody_nft(client: &Ns) -> (PathBuf, PathBuf) {
+    let own = |name: &str| PathBuf::from(format!("{}-{name}", client.records.display()));
+    let (program, mood) = (own("nft"), own("busy"));
+    let text = format!(
+        "#!/bin/sh\nif [ -e {0} ]; then cat >> {0}; echo 'Error: Device or resource busy' >&2; exit 1; fi\n\
+         PATH=$PATH:/usr/sbin:/sbin exec nft \"$@\"\n",
+        mood.display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (program, mood)
+}
+
+#[test]
+fn addresses_reach_a_firewall_that_was_busy_when_they_changed() {
+    let network = TestNetwork::new();
+    let client = &network.client;
+    let (program, busy) = moody_nft(client);
+    let set = client.set_up(&["eth0"], &options().nft_program(&program)).unwrap();
+    let table = || client.nft(&format!("list table inet {}", set.paths[0].tun.name()));
+    std::fs::write(&busy, "").unwrap();
+    client.address("eth0", "10.0.0.77/24");
+    wait_until("it has been tried", || std::fs::read_to_string(&busy).unwrap().contains("10.0.0.77"));
+    assert!(!table().contains("10.0.0.77"));
+    std::fs::remove_file(&busy).unwrap();
+    wait_until("the table has the address", || table().contains("10.0.0.77"));
+    drop(set);
+    std::fs::remove_file(program).unwrap();
+}
+
+#[test]
+fn what_cannot_be_undone_at_exit_is_tried_again() {
+    let network = TestNetwork::new();
+    let client = &network.client;
+    let (program, busy) = moody_nft(client);
+    let before = client.state();
+    let set = client.set_up(&["eth0"], &options().nft_program(&program)).unwrap();
+    std::fs::write(&busy, "").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| drop(set));
+        wait_until("it has been tried", || std::fs::read_to_string(&busy).unwrap().contains("delete table"));
+        std::fs::remove_file(&busy).unwrap();
+    });
+    assert_unchanged(client, &before);
+    let left = std::fs::read_dir(&client.records).unwrap().flatten();
+    assert_eq!(left.filter(|e| e.path().extension().is_some()).count(), 0, "no record is left");
+    std::fs::remove_file(program).unwrap();
 }

@@ -13,6 +13,10 @@ use crate::paths::nft;
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::{rules, translate};
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long another instance's change of settings is waited for here.
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Manager {
     /// Updates all paths to match their NICs.
@@ -29,21 +33,36 @@ impl Manager {
             self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
         let addresses =
             self.netlink.addresses().await.map_err(|e| DriverError::netlink("list addresses", e))?;
+        let mut result = Ok(());
         for i in 0..self.paths.len() {
-            let path = &self.paths[i];
-            // A device that was renamed is the same; one that was made anew has another index.
-            let same = links.iter().find(|l| Some(l.index) == path.nic_index);
-            let nic = same.or_else(|| links.iter().find(|l| l.name == path.nic)).cloned();
-            if let Some(nic) = nic.as_ref().filter(|nic| nic.name != path.nic) {
-                self.rename(i, nic).await?;
-            }
-            self.follow_device(i, nic.as_ref()).await?;
-            self.follow_addresses(i, nic.as_ref(), &addresses).await?;
-            self.keep_rules(i).await?;
-            self.answer_in_subnet(i, nic.as_ref(), &links, &addresses).await?;
-            self.keep_proxies(i).await;
+            // What fails for one path is tried again soon, and no reason to leave the others as they are.
+            result = result.and(self.follow_nic(i, &links, &addresses).await);
         }
-        self.follow_newcomers(&links, &addresses).await
+        result.and(self.follow_newcomers(&links, &addresses).await)
+    }
+
+    async fn follow_nic(
+        &mut self,
+        i: usize,
+        links: &[Link],
+        addresses: &[HostAddress],
+    ) -> Result<(), DriverError> {
+        let path = &self.paths[i];
+        // A device that was renamed is the same; one that was made anew has another index.
+        let same = links.iter().find(|l| Some(l.index) == path.nic_index);
+        let nic = same.or_else(|| links.iter().find(|l| l.name == path.nic)).cloned();
+        if let Some(nic) = nic.as_ref().filter(|nic| nic.name != path.nic) {
+            self.rename(i, nic).await?;
+        }
+        self.follow_device(i, nic.as_ref()).await?;
+        self.follow_addresses(i, nic.as_ref(), addresses).await?;
+        self.keep_rules(i).await?;
+        self.answer_in_subnet(i, nic.as_ref(), links, addresses);
+        if let Some(nic) = &nic {
+            self.apply_what_is_due(i, nic).await?;
+        }
+        self.keep_proxies(i).await;
+        Ok(())
     }
 
     /// The path's NIC has another name. Rules that name it must not stop to match: they keep strangers'
@@ -61,7 +80,9 @@ impl Manager {
                 return Err(error);
             }
         }
-        self.reapply(i, nic).await
+        // The table is there.
+        (path.shut, path.unapplied) = (false, true);
+        Ok(())
     }
 
     pub(super) async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
@@ -69,8 +90,9 @@ impl Manager {
         if let Some(nic) = nic
             && self.paths[i].nic_index != Some(nic.index)
         {
-            // A device that was recreated has lost its settings and proxy entries.
-            self.reapply(i, nic).await?;
+            // A device that was recreated has lost its settings and proxy entries. It is not used before.
+            self.paths[i].unapplied = true;
+            self.apply_what_is_due(i, nic).await?;
         }
         let path = &mut self.paths[i];
         path.nic_index = index;
@@ -118,23 +140,14 @@ impl Manager {
     }
 
     /// A NIC whose addresses have changed may be in the subnet of an address of the path now.
-    async fn answer_in_subnet(
-        &mut self,
-        i: usize,
-        nic: Option<&Link>,
-        links: &[Link],
-        addresses: &[HostAddress],
-    ) -> Result<(), DriverError> {
-        let path = &self.paths[i];
-        let Some(nic) = nic.filter(|_| path.mode == Mode::Routed) else { return Ok(()) };
+    fn answer_in_subnet(&mut self, i: usize, nic: Option<&Link>, links: &[Link], addresses: &[HostAddress]) {
+        let path = &mut self.paths[i];
+        let Some(nic) = nic.filter(|_| path.mode == Mode::Routed) else { return };
         let known = Known { links, addresses, routes: &[] };
         let new = |a: &&IpAddr| !path.proxied.contains(a) && known.in_subnet(nic, a);
         let new: Vec<IpAddr> = path.addresses.iter().filter(new).copied().collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        self.paths[i].proxied.extend(new);
-        self.reapply(i, nic).await
+        path.unapplied |= !new.is_empty();
+        path.proxied.extend(new);
     }
 
     /// Has the NIC answer for the path's addresses in its subnet. The kernel forgets proxy entries when the
@@ -149,16 +162,27 @@ impl Manager {
         }
     }
 
+    /// Applies the path's settings to its NIC if they must be. Not while its table is lost, since they enable forwarding.
+    async fn apply_what_is_due(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
+        let path = &self.paths[i];
+        if path.unapplied && !path.shut { self.reapply(i, nic).await } else { Ok(()) }
+    }
+
+    /// Applies the path's settings to its NIC. If that fails, [`follow_nic`](Self::follow_nic) does it when it is possible.
     pub(super) async fn reapply(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
+        self.paths[i].unapplied = true;
         let snapshot = Snapshot::take(&self.netlink).await?;
-        let lock = self.registry.lock()?;
+        // Tried again soon, and meanwhile other paths and the owner's requests have their turn.
+        let lock = self.registry.lock_within(MOMENT)?;
         let record = self.record.as_mut().ok_or(DriverError::Gone)?;
         let others = self.registry.survey(&lock, Some(record))?.0;
         let path = &mut self.paths[i];
         let tun = path.tun.clone();
         let mut changes =
             Changes { netlink: &self.netlink, record, others: &others, path: &tun, _lock: &lock };
-        apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
+        apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await?;
+        path.unapplied = false;
+        Ok(())
     }
 
     pub(super) async fn follow_addresses(
@@ -198,7 +222,9 @@ impl Manager {
         if let Some(nft) = &self.nft
             && let Err(error) = nft.apply(&path.nic, &ruleset(path, &self.ranges, &self.listen).update())
         {
-            tracing::warn!(%error, "cannot update the NIC's addresses");
+            // The table has the addresses of before still: as if nothing had been seen, so that it is tried again.
+            (path.nic_addresses, path.sources) = before;
+            return Err(error);
         }
         if path.nic_addresses == before.0 {
             return Ok(());

@@ -50,6 +50,9 @@ const STRAY: u32 = 1402;
 const TABLES: u32 = 0x756d_0000;
 /// How long to wait for duplicate address detection.
 const DAD_PATIENCE: Duration = Duration::from_secs(3);
+/// How long to try to undo everything at exit, and how often.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+const BREATH: Duration = Duration::from_millis(200);
 /// How long to wait for more changes, which come in bursts.
 const SETTLE: Duration = Duration::from_millis(20);
 /// How often to check without a notification: one may have been lost.
@@ -104,6 +107,8 @@ struct Installed {
     blocked: bool,
     /// Its table was lost and could not be put back: forwarding is off until it is.
     shut: bool,
+    /// Its settings must be applied to the NIC once more: it has been renamed, say.
+    unapplied: bool,
     /// Priority of its first rule.
     rules_at: u32,
     traffic: Traffic,
@@ -459,6 +464,7 @@ impl Manager {
             prober: Prober::new(&tun)?,
             blocked: false,
             shut: false,
+            unapplied: false,
             rules_at: TO_STACK,
             traffic: Traffic::default(),
         };
@@ -582,7 +588,14 @@ impl Manager {
     /// Removes everything.
     async fn stop(&mut self) -> Vec<DriverError> {
         self.paths.clear();
-        let errors = self.undo(|_| true).await;
+        // Nobody else does it before the next start: what the kernel or `nft` refuses, because it is busy or short of memory,
+        // it may do a moment later.
+        let start = Instant::now();
+        let mut errors = self.undo(|_| true).await;
+        while !errors.is_empty() && start.elapsed() < LAST_PATIENCE {
+            tokio::time::sleep(BREATH).await;
+            errors = self.undo(|_| true).await;
+        }
         if let Some(record) = self.record.take()
             && errors.is_empty()
         {

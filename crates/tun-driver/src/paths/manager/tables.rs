@@ -163,6 +163,12 @@ impl Manager {
         if !std::mem::take(&mut self.firewall_changed) || !self.options.check_firewall {
             return Ok(());
         }
+        let looked = self.look_at_firewall().await;
+        self.firewall_changed = looked.is_err();
+        looked
+    }
+
+    async fn look_at_firewall(&mut self) -> Result<(), DriverError> {
         let snapshot = Snapshot::take(&self.netlink).await?;
         if let Some(nft) = self.nft.clone()
             && let Some(first) = self.paths.iter().find(|p| p.stateless)
@@ -174,7 +180,10 @@ impl Manager {
                     device = path.nic,
                     "the firewall has changed and may drop what is not tracked; translation uses connection tracking now"
                 );
-                install_table(&nft, path, &self.ranges, &self.listen)?;
+                if let Err(error) = install_table(&nft, path, &self.ranges, &self.listen) {
+                    path.stateless = true;
+                    return Err(error);
+                }
             }
         }
         for i in 0..self.paths.len() {
@@ -197,14 +206,14 @@ impl Manager {
 
     /// Ends forwarding for a path whose table is lost: without it, the host would forward others' packets.
     pub(super) async fn shut(&mut self, i: usize, error: &DriverError) {
-        if std::mem::replace(&mut self.paths[i].shut, true) {
-            return;
-        }
         let tun = self.paths[i].tun.clone();
-        tracing::error!(
-            %error, device = self.paths[i].nic, table = tun,
-            "cannot make sure of the path's nftables table; forwarding is off until it is back"
-        );
+        if !std::mem::replace(&mut self.paths[i].shut, true) {
+            tracing::error!(
+                %error, device = self.paths[i].nic, table = tun,
+                "cannot make sure of the path's nftables table; forwarding is off until it is back"
+            );
+        }
+        // Each time anew: the last attempt may have failed.
         self.undo(|e| {
             e.path.as_deref() == Some(tun.as_str())
                 && match &e.change {
