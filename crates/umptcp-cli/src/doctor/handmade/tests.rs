@@ -152,9 +152,7 @@ impl Link for Cable {
             let next = next.filter(|next| *next < until);
             world.now = next.unwrap_or(until).max(now);
             let now = world.now;
-            if next.is_none() {
-                return None;
-            }
+            next?;
             if timeout.is_some_and(|at| at <= now) {
                 world.server.handle_timeout(now);
             }
