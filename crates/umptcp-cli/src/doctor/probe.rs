@@ -160,10 +160,13 @@ fn describe(path: &str, seen: &Seen, speaks: bool) -> Finding {
         Some(FallbackReason::NoOptionInSynAck) if speaks => {
             "something on this path takes the MPTCP option out of the SYN or the SYN/ACK: by another path the server speaks MPTCP"
         }
+        Some(FallbackReason::StrippedAndNoUdp) => {
+            "something on this path takes the MPTCP option out of the SYN or the SYN/ACK, and nothing comes back inside UDP"
+        }
         Some(FallbackReason::NoOptionInSynAck) => {
             "plain TCP: the server does not speak MPTCP, or something on every path takes the option out"
         }
-        Some(FallbackReason::SynsLost | FallbackReason::BlackHole) => {
+        Some(FallbackReason::SynsLost | FallbackReason::SwallowedAndNoUdp | FallbackReason::BlackHole) => {
             "something on this path drops SYNs with the MPTCP option"
         }
         Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData | FallbackReason::NoOptionInAck) => {
