@@ -1,8 +1,9 @@
 //! `mode=auto`: native paths, and the same NICs inside UDP where the network is in the way.
 
 use crate::inside_udp::{NO_CAPABILITY, command, wait_for_datagrams};
+use crate::programs::python;
 use crate::relay::{PORT, SERVER, World};
-use crate::run::{LIMIT, both};
+use crate::run::{LIMIT, both, run, wait_for_port};
 use std::time::Duration;
 use umptcp_testbed::command::Running;
 use umptcp_testbed::limit::within;
@@ -112,7 +113,7 @@ fn udp_that_is_blocked_in_the_middle_loses_no_byte() {
         let world = World::new(BOTH_KINDS, "");
         rules(&world.net, "strip", &[0, 1], STRIP);
         let said = transfer(&world, || {
-            world.net.wait_client_link(0, 2 << 20);
+            world.net.wait_client_link(0, 300 << 10);
             rules(&world.net, "noudp", &[0], NO_UDP);
             std::thread::sleep(Duration::from_secs(2));
             world.net.router.sh("nft delete table inet noudp0");
@@ -124,10 +125,11 @@ fn udp_that_is_blocked_in_the_middle_loses_no_byte() {
 }
 
 #[test]
-fn a_listener_in_mode_auto_takes_both_kinds_and_ipv6_is_stripped_no_less() {
+fn a_listener_in_mode_auto_takes_both_kinds_of_both_families_where_one_path_strips() {
     within(LIMIT, || {
         for family in [Family::V4, Family::V6] {
             let net = Routed::new(2, 1);
+            rules(&net, "strip", &[0], STRIP);
             for (who, path) in
                 [("", "mode=nat"), ("", "mode=udp"), ("", "mode=auto"), (NO_CAPABILITY, "mode=auto")]
             {
@@ -148,6 +150,68 @@ fn a_listener_in_mode_auto_takes_both_kinds_and_ipv6_is_stripped_no_less() {
                 let (code, _, said) = server.finish();
                 assert_eq!(code, Some(0), "{path}: {said}");
             }
+        }
+    });
+}
+
+/// A server in Python that sends back what it has read up to its end, reversed.
+const REVERSED: &str = "
+import socket, threading
+def serve(c):
+    data = b''
+    while True:
+        more = c.recv(65536)
+        if not more: break
+        data += more
+    c.sendall(data[::-1])
+    c.close()
+s = socket.create_server(('203.0.113.2', 8684))
+while True:
+    threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+";
+
+/// Captured connections, one after the other: the first finds out, and the others know.
+#[test]
+fn programs_under_run_do_not_notice_what_the_paths_do() {
+    within(LIMIT, || {
+        for (name, rule, mptcp) in [
+            ("strip", STRIP, true),
+            ("swallow", SWALLOW, true),
+            ("none", "", true),
+            ("neither", STRIP, false),
+        ] {
+            let world = World::new(BOTH_KINDS, "");
+            let _server = python(&world.server, REVERSED);
+            wait_for_port(&world.server, PORT);
+            if !rule.is_empty() {
+                rules(&world.net, "t", &[0, 1], rule);
+            }
+            if !mptcp {
+                rules(&world.net, "u", &[0, 1], NO_UDP);
+            }
+            let script = format!(
+                "python3 -c \"
+import socket
+for n in range(4):
+    s = socket.create_connection(('{SERVER}', {PORT}), 30)
+    data = bytes(range(256)) * 2000
+    s.sendall(data); s.shutdown(socket.SHUT_WR)
+    got = b''
+    while True:
+        more = s.recv(65536)
+        if not more: break
+        got += more
+    print('whole', got == data[::-1])
+\""
+            );
+            let (said, code) =
+                run(&world.net.client.ns, &format!("--summary {} {AUTO}", world.via()), &script);
+            assert_eq!(code, Some(0), "{name}: {said}");
+            assert!(said.starts_with(&"whole True\n".repeat(4)), "{name}: {said}");
+            let spoken =
+                if mptcp { "4 connections: 4 MPTCP, 0 TCP" } else { "4 connections: 0 MPTCP, 4 TCP" };
+            assert!(said.contains(spoken), "{name}: {said}");
+            world.end();
         }
     });
 }
