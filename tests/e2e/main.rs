@@ -2,6 +2,7 @@
 //! `cargo xtask test` runs them with the privileges and tools they require.
 
 mod as_root;
+mod auto;
 mod bad_input;
 mod baseline;
 mod complaints;

@@ -337,6 +337,9 @@ pub struct PathConfig {
     /// that translators on the way keep their state. `None`: as long as [keep-alive](crate::config::KeepAlive)
     /// of the connection says.
     pub longest_silence: Option<Duration>,
+    /// The [name](Self::name) of the path that this one stands in for: the same NIC in another way, inside UDP. As long as
+    /// that one is there and its network lets MPTCP through, nothing is opened from this one.
+    pub stands_in_for: Option<String>,
 }
 
 impl PathConfig {
@@ -366,7 +369,14 @@ impl PathConfig {
             ids: ChosenIds::default(),
             signal_ports: Vec::new(),
             longest_silence: None,
+            stands_in_for: None,
         }
+    }
+
+    /// Stands in for the path of this name ([`stands_in_for`](Self::stands_in_for)).
+    pub fn standing_in_for(mut self, native: impl Into<String>) -> Self {
+        self.stands_in_for = Some(native.into());
+        self
     }
 
     /// Sets the largest IP packet that the device accepts for segmentation.

@@ -194,6 +194,12 @@ pub enum FallbackReason {
     /// SYNs with the option were lost on the way to this network lately, so it was not tried (§3.9.3).
     #[error("SYNs with MP_CAPABLE were lost on the way to this network lately (RFC 8684 section 3.9.3)")]
     BlackHole,
+    /// The SYN/ACK of a server that speaks MPTCP came without it, and nothing came inside UDP.
+    #[error("native: options stripped; UDP: no answer")]
+    StrippedAndNoUdp,
+    /// SYNs with the option to a server that speaks MPTCP were lost, and nothing came inside UDP.
+    #[error("native: SYNs with MPTCP swallowed; UDP: no answer")]
+    SwallowedAndNoUdp,
     /// The third ACK repeated another key than ours (§3.1).
     #[error("the third ACK of the handshake repeated a wrong key (RFC 8684 section 3.1)")]
     KeyMismatch,

@@ -278,3 +278,12 @@ impl FastOpenServer {
     /// How long a cookie may be (RFC 7413 §4.1.1).
     pub const COOKIE_LENGTHS: RangeInclusive<usize> = 4..=16;
 }
+
+/// What a native path does to packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NativeTrouble {
+    /// It takes options of MPTCP away, or changes packets.
+    Stripped,
+    /// SYNs are not answered.
+    Swallowed,
+}

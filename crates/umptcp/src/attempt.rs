@@ -2,7 +2,7 @@
 
 use crate::shared::Shared;
 use crate::worker::{Accepted, Command, Commands};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use umptcp_types::ConnectionId;
 
@@ -12,13 +12,20 @@ pub(crate) struct Attempt {
     pub(crate) id: ConnectionId,
     pub(crate) shared: Arc<Shared>,
     pub(crate) remote: SocketAddr,
+    /// Where from, if that was chosen.
+    pub(crate) local: Option<IpAddr>,
     /// `None`: it is not to be aborted any more.
     abort_by: Option<Commands>,
 }
 
 impl Attempt {
-    pub(crate) fn new(commands: Commands, id: ConnectionId, shared: Arc<Shared>, remote: SocketAddr) -> Self {
-        Attempt { id, shared, remote, abort_by: Some(commands) }
+    pub(crate) fn new(
+        commands: Commands,
+        id: ConnectionId,
+        shared: Arc<Shared>,
+        (remote, local): (SocketAddr, Option<IpAddr>),
+    ) -> Self {
+        Attempt { id, shared, remote, local, abort_by: Some(commands) }
     }
 
     /// It has succeeded.

@@ -11,7 +11,7 @@ use crate::stack::Stack;
 use crate::stream::MptcpStream;
 use crate::via::{Via, is_of_server};
 use crate::waits::{Blocking, Waits, block_on};
-use crate::worker::{Accepted, Command, Context, HOLD, Wanted, Worker};
+use crate::worker::{Accepted, Command, Context, HOLD, Wanted, Worker, in_order};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -222,8 +222,8 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
-        // What a relay says can be trusted, and who asks it by two paths asks twice.
-        let may_doubt = wanted.is_none() && self.local_address.is_none() && self.paths.len() != 1;
+        // A relay is asked by one connection only, and is in doubt where a path inside UDP may get MPTCP.
+        let may_doubt = self.local_address.is_none() && self.paths.len() != 1;
         if wanted.is_some() {
             // A relay takes a request once, however often a SYN with it comes. While another attempt may have reached it,
             // this one asks when its handshake is complete, and is the only one then.
@@ -235,7 +235,7 @@ impl StreamBuilder {
             let wanted = wanted.cloned();
             move |worker: &mut Worker, cx: &mut Context<'_>| {
                 let (id, shared) = worker.connect(cx, options, &rivals, may_doubt, wanted)?;
-                Ok(Attempt::new(commands, id, shared, remote))
+                Ok(Attempt::new(commands, id, shared, (remote, local)))
             }
         };
         let result = waits.call(&self.handle.commands, begin()).await?;
@@ -257,7 +257,12 @@ impl StreamBuilder {
 
     /// Local addresses that a connection to `remote` may start from, the preferred one first; at most `most`.
     /// None: the stack will say why.
-    async fn locals(&self, waits: &impl Waits, remote: IpAddr, most: usize) -> Result<Vec<IpAddr>, Error> {
+    async fn locals(
+        &self,
+        waits: &impl Waits,
+        remote: SocketAddr,
+        most: usize,
+    ) -> Result<Vec<IpAddr>, Error> {
         if let Some(chosen) = self.local_address {
             return Ok(vec![chosen]);
         }
@@ -265,7 +270,14 @@ impl StreamBuilder {
             && let Some(nics) = self.handle.nics.upgrade()
         {
             // The first path may not have a route to the peer.
-            return Ok(nics.addresses_towards(remote, most));
+            if !nics.has_stand_ins() {
+                return Ok(nics.addresses_towards(remote.ip(), most));
+            }
+            let all = nics.addresses_towards(remote.ip(), usize::MAX);
+            let order = move |_: &mut Worker, cx: &mut Context<'_>| in_order(cx, remote, &all);
+            let mut ordered = waits.call(&self.handle.commands, order).await?;
+            ordered.truncate(most);
+            return Ok(ordered);
         }
         let paths = self.paths.clone();
         let find = move |_: &mut Worker, cx: &mut Context<'_>| {
@@ -274,7 +286,8 @@ impl StreamBuilder {
                 let addresses = &cx.stack.path(*path)?.addresses;
                 addresses.iter().copied().find(|a| a.is_ipv4() == remote.is_ipv4())
             };
-            paths.iter().filter_map(on).take(most).collect()
+            let all: Vec<IpAddr> = paths.iter().filter_map(on).collect();
+            in_order(cx, remote, &all).into_iter().take(most).collect()
         };
         waits.call(&self.handle.commands, find).await
     }
@@ -349,6 +362,10 @@ struct Race<'a, W> {
     held: Option<(Attempt, Instant)>,
     /// Who has refused the connection, and would again.
     refused: Vec<SocketAddr>,
+    /// From where relays have refused it.
+    refused_from: Vec<(IpAddr, SocketAddr)>,
+    /// What is tried before the others that wait.
+    preferred: Option<Candidate>,
     error: Option<Error>,
     /// The relay's, which is the last word.
     answer: Option<Error>,
@@ -363,12 +380,49 @@ impl<'a, W: Waits> Race<'a, W> {
     ) -> Self {
         let (running, refused) = (Vec::new(), Vec::new());
         let (waiting, held, error, answer) = (None, None, None, None);
-        Race { builder, waits, remotes, wanted, waiting, running, held, refused, error, answer }
+        let (refused_from, preferred) = (Vec::new(), None);
+        Race {
+            builder,
+            waits,
+            remotes,
+            wanted,
+            waiting,
+            running,
+            held,
+            refused,
+            refused_from,
+            preferred,
+            error,
+            answer,
+        }
+    }
+
+    /// Where the answer to the attempt that is held lacks MPTCP, and its server speaks it, the same is tried inside UDP next.
+    async fn prefer_stand_in(&mut self) -> Result<(), Error> {
+        let Some((id, remote)) = self.held.as_ref().map(|(held, _)| (held.id, held.remote)) else {
+            return Ok(());
+        };
+        let find = move |worker: &mut Worker, cx: &mut Context<'_>| worker.stand_in_address(cx, id);
+        if let Some(local) = self.waits.call(&self.builder.handle.commands, find).await? {
+            self.preferred = Some(Candidate { remote, local: Some(local) });
+        }
+        Ok(())
+    }
+
+    /// A relay seems to have refused the connection. Something on the way may have done it, which inside UDP does not see
+    /// what it is.
+    async fn ask_inside_after_refusal(&mut self, local: IpAddr, remote: SocketAddr) -> Result<(), Error> {
+        let find =
+            move |worker: &mut Worker, cx: &mut Context<'_>| worker.stand_in_after_refusal(cx, local, remote);
+        if let Some(local) = self.waits.call(&self.builder.handle.commands, find).await? {
+            self.preferred = Some(Candidate { remote, local: Some(local) });
+        }
+        Ok(())
     }
 
     async fn first(&self) -> Result<Candidate, Error> {
         let remote = self.remotes[0];
-        let local = self.builder.locals(self.waits, remote.ip(), 1).await?.first().copied();
+        let local = self.builder.locals(self.waits, remote, 1).await?.first().copied();
         Ok(Candidate { remote, local })
     }
 
@@ -377,11 +431,19 @@ impl<'a, W: Waits> Race<'a, W> {
         if self.waiting.is_none() {
             let mut all = Vec::new();
             for remote in &self.remotes {
-                all.push((*remote, self.builder.locals(self.waits, remote.ip(), usize::MAX).await?));
+                all.push((*remote, self.builder.locals(self.waits, *remote, usize::MAX).await?));
             }
             self.waiting = Some(pairs(&all).into_iter().skip(1).collect());
         }
         let Some(waiting) = &mut self.waiting else { return Ok(None) };
+        if let Some(preferred) = self.preferred.take() {
+            let before = waiting.len();
+            waiting.retain(|candidate| *candidate != preferred);
+            // It is tried once.
+            if waiting.len() < before {
+                return Ok(Some(preferred));
+            }
+        }
         waiting.retain(|candidate| !self.refused.contains(&candidate.remote));
         Ok(waiting.pop_front())
     }
@@ -400,6 +462,10 @@ impl<'a, W: Waits> Race<'a, W> {
             if doubt {
                 // Another path is asked at once.
                 next = Some(now);
+                self.prefer_stand_in().await?;
+            }
+            while let Some((local, remote)) = self.refused_from.pop() {
+                self.ask_inside_after_refusal(local, remote).await?;
             }
             let is_late = end.is_some_and(|end| now >= end);
             let decided = |(attempt, until): &mut (Attempt, Instant)| {
@@ -489,6 +555,14 @@ impl<'a, W: Waits> Race<'a, W> {
 
     /// Takes a connection whose answer is in doubt, for want of another.
     fn take_held(&mut self, attempt: Attempt) -> Option<Accepted> {
+        if self.wanted.is_some() && attempt.shared.ask_on() {
+            // By this one the relay is asked now.
+            let id = attempt.id;
+            let tell = Command::Run(Box::new(move |worker, cx| worker.on_unopposed(cx, id)));
+            self.builder.handle.commands.send(tell);
+            self.running.push(attempt);
+            return None;
+        }
         match attempt.shared.end_doubt() {
             Ok((local, remote)) => {
                 // Where another has confirmed it, that says less.
@@ -525,6 +599,8 @@ impl<'a, W: Waits> Race<'a, W> {
                 Phase::Failed(source) => {
                     if source == ConnectionError::Refused {
                         self.refused.push(attempt.remote);
+                        let from = attempt.local.filter(|_| self.wanted.is_some());
+                        self.refused_from.extend(from.map(|local| (local, attempt.remote)));
                     }
                     self.failed(self.builder.explain(attempt.remote, source));
                 }

@@ -251,7 +251,7 @@ impl Incoming {
         self.decided = true;
         let accept = move |worker: &mut Worker, cx: &mut Context<'_>| {
             let (id, shared) = worker.accept_offer(cx, id, &config)?;
-            Ok(Attempt::new(commands, id, shared, remote))
+            Ok(Attempt::new(commands, id, shared, (remote, None)))
         };
         let accepted = waits.call(&handle.commands, accept).await?;
         let attempt = accepted.map_err(|source: ConnectError| Error::Connect { remote, source })?;

@@ -164,6 +164,7 @@ impl Nics {
         accounts: Arc<Accounts>,
     ) -> io::Result<Arc<Nics>> {
         let is_udp = |spec: &PathSpec| spec.mode == Mode::Udp;
+        let specs = &ways_of(specs, may_administer())[..];
         if !(may_administer() || !specs.is_empty() && specs.iter().all(is_udp)) {
             return Err(Error::NotPermitted.into());
         }
@@ -265,6 +266,11 @@ impl Nics {
         routed.take(most).collect()
     }
 
+    /// Whether some NIC has two paths, of which one stands in for the other.
+    pub(crate) fn has_stand_ins(&self) -> bool {
+        lock(&self.paths).iter().any(|path| path.config.stands_in_for.is_some())
+    }
+
     /// Which addresses of the stack stand for which of the NICs.
     pub(crate) fn translations(&self) -> Vec<(IpAddr, IpAddr)> {
         lock(&self.paths).iter().flat_map(|p| p.keeper.translations()).collect()
@@ -289,7 +295,8 @@ impl Nics {
         let all = specs.is_empty();
         let usable = if all { paths::discover().map_err(io_error)? } else { Vec::new() };
         let usable: Vec<PathSpec> = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
-        let target = if all { &usable[..] } else { specs };
+        let specs = ways_of(specs, self.set.is_some());
+        let target = if all { &usable[..] } else { &specs[..] };
         self.change_caps(target, commands)?;
         let stays = |path: &NicPath| {
             target.contains(&path.spec) || all && path.spec == PathSpec::new(&path.spec.device)
@@ -326,6 +333,7 @@ impl Nics {
                     lock(&self.wanted).add(spec);
                     self.await_nic(spec);
                 }
+                Err(error) if spec.of_auto && spec.mode != Mode::Udp => without_native(spec, &error),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -514,8 +522,27 @@ impl Nics {
         }
     }
 
-    /// Sets up a path on one more NIC and gives it to the stack.
+    /// Sets up a path on one more NIC and gives it to the stack; in mode `auto` two, of which it returns the native one if
+    /// there is one.
     pub(crate) fn add(&self, spec: &PathSpec, commands: &Commands) -> io::Result<PathId> {
+        let mut first = None;
+        for way in ways_of(std::slice::from_ref(spec), self.set.is_some()) {
+            match self.add_one(&way, commands) {
+                Ok(id) => first = first.or(Some(id)),
+                Err(error)
+                    if way.of_auto
+                        && way.mode != Mode::Udp
+                        && error.kind() != io::ErrorKind::AlreadyExists =>
+                {
+                    tracing::warn!(device = way.device, %error, "mode=auto: this path is inside UDP only");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        first.ok_or_else(|| io_error(DriverError::Gone))
+    }
+
+    fn add_one(&self, spec: &PathSpec, commands: &Commands) -> io::Result<PathId> {
         let mut paths = lock(&self.paths);
         if paths.iter().any(|p| p.config.name == spec.name()) {
             let text = format!("{} has a path already", spec.device);
@@ -791,6 +818,22 @@ impl NicPath {
     }
 }
 
+/// The paths to set up for these: in mode `auto` two each, or without the privilege for native ones the one inside UDP.
+fn ways_of(specs: &[PathSpec], native: bool) -> Vec<PathSpec> {
+    for spec in specs.iter().filter(|spec| spec.mode == Mode::Auto && !native) {
+        tracing::info!(
+            device = spec.device,
+            "mode=auto: native packets take CAP_NET_ADMIN, so this path is inside UDP only"
+        );
+    }
+    specs.iter().flat_map(|spec| spec.ways(native)).collect()
+}
+
+/// Of a path in mode `auto` the native one cannot be had.
+fn without_native(spec: &PathSpec, error: &DriverError) {
+    tracing::warn!(device = spec.device, %error, "mode=auto: this path is inside UDP only");
+}
+
 /// What was set up on NICs that were named.
 struct Named {
     set: Option<PathSet>,
@@ -820,6 +863,7 @@ fn set_up_named(specs: &[PathSpec], options: &SetupOptions, udp: &UdpPaths) -> R
         match added {
             Ok(path) => paths.push(path),
             Err(error) if may_pass(&error) => missing.push((spec, error)),
+            Err(error) if spec.of_auto && !is_udp => without_native(spec, &error),
             Err(error) => return Err(error),
         }
     }
@@ -995,7 +1039,7 @@ mod tests {
             match spec.mode {
                 Mode::Nat => Err(DriverError::NoAddress { device: spec.device.clone() }),
                 Mode::Routed => Err(DriverError::Gone),
-                Mode::Udp => Ok(PathId(1)),
+                Mode::Udp | Mode::Auto => Ok(PathId(1)),
             }
         });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable, "the first");

@@ -421,6 +421,16 @@ impl Shared {
         matches!(lock(&self.handshake).phase, Phase::Doubtful { .. })
     }
 
+    /// It is in doubt no longer, but a relay has yet to answer by it. False: it was not in doubt.
+    pub(crate) fn ask_on(&self) -> bool {
+        let mut handshake = lock(&self.handshake);
+        let doubtful = matches!(handshake.phase, Phase::Doubtful { .. });
+        if doubtful {
+            handshake.phase = Phase::Connecting;
+        }
+        doubtful
+    }
+
     /// It is not in doubt any more. Where from and where to; an error: it has failed meanwhile.
     pub(crate) fn end_doubt(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
         let mut handshake = lock(&self.handshake);

@@ -12,12 +12,13 @@ use umptcp_testbed::topology::Routed;
 const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 /// A script of shell inside, over both NICs, where everybody may open the TUN device, as on most hosts.
-fn inside(net: &Routed, script: &str) -> Running {
+fn inside(net: &Routed, mode: &str, script: &str) -> Running {
     let program = program::path();
     let everybody = format!(
-        "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && cd / && exec {NOBODY} {} run --summary \
-         --path c0,mode=udp --path c1,mode=udp -- sh -c \"$1\"",
-        program.display()
+        "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && cd / && exec {NOBODY} {} run {} --summary \
+         --path c0,mode={mode} --path c1,mode={mode} -- sh -c \"$1\"",
+        program.display(),
+        if mode == "auto" { "-v" } else { "" },
     );
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &everybody, "sh", script]).env_remove("RUST_BACKTRACE");
@@ -32,7 +33,8 @@ fn a_download_goes_on_when_a_nic_dies() {
         [0, 1].iter().for_each(|nic| net.shape_client(*nic, 40.0));
         let site = Site::start(&net, NOBODY);
         let url = format!("http://{}:{PORT}/", net.server.nics[0].v4);
-        let running = inside(&net, &format!("id -u; grep CapEff /proc/self/status; curl -sS {url} | md5sum"));
+        let running =
+            inside(&net, "udp", &format!("id -u; grep CapEff /proc/self/status; curl -sS {url} | md5sum"));
         net.wait_client_link(0, 1 << 20);
         net.wait_client_link(1, 1 << 20);
         net.client.ns.sh("ip link set c0 down");
@@ -91,11 +93,28 @@ data, more, flags, to = t.recvmsg(99, 512, 0x2000)
 print(to[0], more[0][2][4:7], socket.inet_ntoa(more[0][2][20:24]))
 \""
         );
-        let (said, code) = both(&inside(&net, &script).wait());
+        let (said, code) = both(&inside(&net, "udp", &script).wait());
         assert_eq!(code, Some(0), "{said}");
         let router = net.client.nics[0].gateway_v4;
         let of_family = "2\n1200\n10000\n60000\n111\n";
         let expected = format!("1\n1\n{of_family}{of_family}{server} b'\\x02\\x0b\\x00' {router}\n");
         assert!(said.starts_with(&expected), "{said}\n{expected}");
+    });
+}
+
+/// Who may have no native paths gets those inside UDP, and is told so.
+#[test]
+fn in_mode_auto_it_is_inside_udp() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        let site = Site::start(&net, NOBODY);
+        let url = format!("http://{}:{PORT}/", net.server.nics[0].v4);
+        let (said, code) = both(&inside(&net, "auto", &format!("curl -sS {url} | wc -c")).wait());
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with(&format!("{LENGTH}\n")), "{said}");
+        for part in ["1 connection: 1 MPTCP, 0 TCP", "inside UDP only", "over c0/udp, c1/udp"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        site.end();
     });
 }

@@ -2,13 +2,13 @@
 
 use super::fast_open::{Advice, Cookie, FastOpenSyn};
 use super::shared::Context;
-use crate::info::FastOpenServer;
+use crate::info::{FastOpenServer, NativeTrouble};
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{Instant, ListenerId};
+use umptcp_types::{Duration, Instant, ListenerId, PathId};
 
 impl Context {
     // ---- networks that lose SYNs with MP_CAPABLE (RFC 8684 §3.9.3) ----
@@ -27,6 +27,68 @@ impl Context {
     /// remembered.
     pub(crate) fn mptcp_swallowed(&mut self, now: Instant, address: IpAddr) -> bool {
         self.black_holes.found(now, address, self.config.blackhole_timeout)
+    }
+
+    // ---- native paths, and those inside UDP that stand in for them ----
+
+    /// Some path stands in for another.
+    fn has_stand_ins(&self) -> bool {
+        self.paths().any(|(_, p)| p.stands_in_for.is_some())
+    }
+
+    /// A SYN/ACK with MP_CAPABLE came by `path`.
+    pub(crate) fn speaks_mptcp(&mut self, now: Instant, path: PathId, remote: SocketAddr) {
+        if self.has_stand_ins() {
+            self.stand_ins.on_mptcp(now, remote);
+            self.stand_ins.on_answered(path, remote);
+        }
+    }
+
+    /// Whether a server has lately answered with MP_CAPABLE.
+    pub(crate) fn is_known_to_speak(&self, now: Instant, remote: SocketAddr) -> bool {
+        self.stand_ins.speaks(now, remote)
+    }
+
+    /// MPTCP has come through a path both ways.
+    pub(crate) fn native_works(&mut self, path: PathId, v6: bool) {
+        self.stand_ins.native_works(path, v6);
+    }
+
+    /// The network of a native path is in the way of MPTCP.
+    pub(crate) fn native_failed(&mut self, now: Instant, native: PathId, v6: bool, what: NativeTrouble) {
+        if self.stand_ins.native_failed(now, native, v6, what) {
+            let name = self.path(native).map(|p| p.name.clone()).unwrap_or_default();
+            let what = match what {
+                NativeTrouble::Stripped => "strips options of MPTCP, or changes packets",
+                NativeTrouble::Swallowed => "does not let SYNs with MPTCP through",
+            };
+            tracing::info!(
+                path = name,
+                "something on this path {what}: connections go inside UDP for a while"
+            );
+        }
+    }
+
+    /// A server has answered inside UDP.
+    pub(crate) fn answered_inside(&mut self, now: Instant, udp: PathId, remote: SocketAddr) {
+        self.stand_ins.on_answered(udp, remote);
+        self.stand_ins.on_mptcp(now, remote);
+    }
+
+    /// A server has not answered inside UDP.
+    pub(crate) fn silent_inside(&mut self, now: Instant, udp: PathId, remote: SocketAddr) {
+        self.stand_ins.on_silent(now, udp, remote);
+    }
+
+    /// A server is not asked inside UDP for `time`.
+    pub(crate) fn silent_inside_for(
+        &mut self,
+        now: Instant,
+        udp: PathId,
+        remote: SocketAddr,
+        time: Duration,
+    ) {
+        self.stand_ins.leave_alone(now, udp, remote, time);
     }
 
     // ---- Fast Open, client ----

@@ -5,6 +5,7 @@
 //! | `shared` | [`Context`]: the parts below, and what they do together |
 //! | `packets` | from a segment to a packet; packets that belong to no connection |
 //! | `hosts` | what is remembered of other hosts: `black_holes`, `fast_open` |
+//! | `stand_ins` | paths inside UDP in the place of native ones, and which is tried first |
 //! | `registry` | congestion control, schedulers and path policies by name |
 //! | `paths`, `meter` | local devices, and what may still be carried on one |
 //! | `tuples`, `time_wait`, `ports`, `port_set` | four-tuples in use, and local ports that are free |
@@ -33,6 +34,7 @@ mod ports;
 mod randomness;
 mod registry;
 mod shared;
+mod stand_ins;
 pub(crate) mod syn_cookies;
 pub(crate) mod time_wait;
 mod tokens;

@@ -13,6 +13,7 @@ use super::observed::Observed;
 use super::paths::{Chosen, Paths};
 use super::ports::Ports;
 use super::randomness::Randomness;
+use super::stand_ins::StandIns;
 use super::syn_cookies::{Recovered, SynCookies};
 use super::time_wait::{TimeWait, Verdict};
 use super::tokens::Tokens;
@@ -53,6 +54,7 @@ pub(crate) struct Context {
     syn_cookies: SynCookies,
     pub(super) black_holes: BlackHoles,
     pub(super) fast_open: FastOpen,
+    pub(super) stand_ins: StandIns,
 }
 
 impl core::fmt::Debug for Context {
@@ -84,6 +86,7 @@ impl Context {
             syn_cookies: SynCookies::new(cookie_key),
             black_holes: BlackHoles::new(holes),
             fast_open: FastOpen::new(seed),
+            stand_ins: StandIns::default(),
             config,
         }
     }
@@ -228,6 +231,7 @@ impl Context {
 
     /// False: there is no such path.
     pub(crate) fn remove_path(&mut self, path: PathId) -> bool {
+        self.forget_network(path, Families::BOTH);
         self.paths.remove(path)
     }
 
@@ -239,7 +243,9 @@ impl Context {
         addresses: Vec<IpAddr>,
         advertise: Vec<IpAddr>,
     ) -> Families {
-        self.paths.readdress(path, addresses, advertise)
+        let changed = self.paths.readdress(path, addresses, advertise);
+        self.forget_network(path, changed);
+        changed
     }
 
     /// The path's device takes nothing (`blocked`), or takes packets again. True: it was blocked and is not
@@ -291,6 +297,8 @@ impl Context {
     /// From now on nothing gets through by a path from addresses of these families, and something does from
     /// those of the others. Which were down before; `None`: there is no such path.
     pub(crate) fn set_path_down(&mut self, path: PathId, down: Families) -> Option<Families> {
+        // A link that comes back may lead elsewhere.
+        self.forget_network(path, down);
         self.paths.set_down(path, down)
     }
 
@@ -385,6 +393,51 @@ impl Context {
     /// The path's first address of the same family as `like`.
     pub(crate) fn address_on(&self, path: PathId, like: IpAddr) -> Option<IpAddr> {
         self.paths.address_on(path, like)
+    }
+
+    // ---- paths that stand in for others ----
+
+    /// The path that this one stands in for, if there is one.
+    pub(crate) fn native_of(&self, path: PathId) -> Option<PathId> {
+        let name = self.path(path)?.stands_in_for.as_deref()?;
+        self.paths().find(|(id, p)| *id != path && p.name == name).map(|(id, _)| id)
+    }
+
+    /// The path that stands in for this one, if it has an address of the family.
+    pub(crate) fn stand_in_of(&self, path: PathId, v6: bool) -> Option<PathId> {
+        let name = &self.path(path)?.name;
+        let fits = |p: &PathConfig| {
+            p.stands_in_for.as_ref() == Some(name) && p.addresses.iter().any(|a| a.is_ipv6() == v6)
+        };
+        let found = self.paths().find(|(id, p)| *id != path && fits(p)).map(|(id, _)| id);
+        found.filter(|id| !self.down_on(*id).has(v6))
+    }
+
+    /// Whether `udp`, which stands in for `native`, is tried before it towards `remote`.
+    pub(crate) fn prefers_stand_in(
+        &self,
+        now: Instant,
+        native: PathId,
+        udp: PathId,
+        remote: SocketAddr,
+    ) -> bool {
+        let hindered =
+            self.stand_ins.is_bad(now, native, remote.is_ipv6()) || self.avoids_mptcp(now, remote.ip());
+        hindered && !self.stand_ins.is_silent(now, udp, remote)
+    }
+
+    /// Whether a server has lately not answered inside UDP.
+    pub(crate) fn is_silent_inside(&self, now: Instant, udp: PathId, remote: SocketAddr) -> bool {
+        self.stand_ins.is_silent(now, udp, remote)
+    }
+
+    /// What lets MPTCP through, or not, was a network that the path may not lead into any more.
+    pub(crate) fn forget_network(&mut self, path: PathId, families: Families) {
+        let others = [false, true].map(|v6| self.stand_in_of(path, v6)).into_iter().flatten();
+        let of_nic: SmallVec<[PathId; 4]> = others.chain(self.native_of(path)).chain([path]).collect();
+        for v6 in [false, true].into_iter().filter(|v6| families.has(*v6)) {
+            of_nic.iter().for_each(|path| self.stand_ins.forget(*path, v6));
+        }
     }
 
     // ---- four-tuples and ports ----

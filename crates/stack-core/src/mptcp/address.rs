@@ -69,6 +69,7 @@ impl Connection {
         let again = self.config.server_joins && !self.client && !self.mptcp.is_dss_seen();
         self.addresses.on_look(again);
         let mut local = self.local_addresses(ctx);
+        self.retain_ways(ctx, now, &mut local);
         local.retain(|l| !self.addresses.is_withdrawn(l.address));
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self

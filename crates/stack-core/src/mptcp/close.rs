@@ -92,6 +92,7 @@ impl Connection {
         }
         if let Some(error) = error {
             self.note_lost(now, i, error);
+            self.on_way_silent(ctx, now, i);
         } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Without a pause, opening and closing could repeat forever.
             self.note_subflow_lost(now, i, pause_after(None));

@@ -63,6 +63,8 @@ pub(crate) struct Connection {
     attention: Attention,
     /// Bytes that it is charged for in the account of all connections.
     pub(super) charged: u64,
+    /// When its first SYN was due.
+    pub(super) began: Option<Instant>,
     /// Bytes that the application has written and not handed over.
     pub(super) unsent: u64,
     /// Of what was refused for want of memory, the next packet of each subflow.
@@ -125,6 +127,7 @@ impl Connection {
             notices: Notices::default(),
             attention: Attention::default(),
             charged: 0,
+            began: None,
             unsent: 0,
             kept: Vec::new(),
             config,
@@ -224,7 +227,10 @@ impl Connection {
     /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
     pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId, allowed: Vec<PathId>) {
         self.addresses.allow(allowed);
-        if self.config.mptcp && ctx.avoids_mptcp(now, self.initial_tuple.remote.ip()) {
+        self.began = Some(now);
+        // What swallows SYNs with options of TCP does not see those inside UDP.
+        let inside = ctx.native_of(path).is_some();
+        if self.config.mptcp && !inside && ctx.avoids_mptcp(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
             self.mptcp.fall_back(FallbackReason::BlackHole);
         } else if self.config.mptcp {
@@ -250,6 +256,10 @@ impl Connection {
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id());
         self.addresses.failures.on_reached(m.tcp.tuple().remote);
+        if self.is_mptcp() {
+            self.on_way_works(ctx, now, i);
+        }
+        let m = &self.subflows[i];
         self.addresses.on_change();
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };

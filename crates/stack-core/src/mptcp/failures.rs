@@ -123,6 +123,11 @@ impl Failures {
         }
     }
 
+    /// Joins from this address of ours have failed in a row, or subflows were lost.
+    pub(crate) fn has_failed_from(&self, local: IpAddr) -> bool {
+        self.entries.iter().any(|e| e.pair.local == local && (e.failures > 0 || e.bar == Bar::Lasting))
+    }
+
     /// A subflow to this address of the peer has once been established.
     pub(crate) fn is_reached(&self, remote: SocketAddr) -> bool {
         self.reached.contains(&remote)

@@ -131,6 +131,9 @@ impl Connection {
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
+        if was_mptcp {
+            self.on_fallback_underway(ctx, now, reason);
+        }
         self.mptcp.fall_back(reason);
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.addresses.adverts.clear();

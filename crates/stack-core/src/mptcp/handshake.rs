@@ -152,6 +152,7 @@ impl Connection {
                 self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
                 self.mptcp.on_syn_ack(now, key, flags);
                 ctx.mptcp_works(self.initial_tuple.remote.ip());
+                ctx.speaks_mptcp(now, self.subflows[i].tcp.path(), self.initial_tuple.remote);
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(FallbackReason::NoOptionInSynAck)
@@ -165,6 +166,7 @@ impl Connection {
             }
             Err(reason) => {
                 self.count(ctx, now, None, Counter::MPCapableFallbackSYNACK);
+                self.note_stripped(ctx, now, i, reason);
                 self.fall_back(ctx, now, reason);
             }
         }

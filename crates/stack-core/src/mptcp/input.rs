@@ -106,6 +106,7 @@ impl Connection {
         let established = out.disposition == Disposition::Established;
         if out.advanced && self.subflows[i].on_recovered() {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
+            self.on_way_recovered(ctx, now, i);
             self.keep_recovered(ctx, now, i);
         }
         if out.acked > 0 {
@@ -315,6 +316,9 @@ impl Connection {
             match option {
                 MptcpOption::Dss(dss) => {
                     if let Some(ack) = dss.ack {
+                        if !self.mptcp.is_dss_seen() {
+                            self.on_options_pass(ctx, i);
+                        }
                         self.mptcp.on_data_ack();
                         let window = self.subflows[i].tcp.scaled_window(seg.window);
                         self.on_data_ack(ctx, now, ack, window);

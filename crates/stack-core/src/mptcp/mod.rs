@@ -33,6 +33,7 @@
 //! | `scarce` | | the memory of all connections |
 //! | `caps` | | what follows when a path has carried what it may |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
+//! | `stand_ins` | | which of two paths over a NIC is used, the native one or the one inside UDP |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
 //! | `timers` | | every timer once: when it fires, and what it does |
@@ -83,6 +84,7 @@ mod schedule;
 mod send;
 mod send_queue;
 mod signals;
+mod stand_ins;
 mod steer;
 pub(crate) mod subflow;
 mod subflows;

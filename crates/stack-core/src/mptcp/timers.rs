@@ -249,6 +249,7 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::TcpTimeouts);
         self.relieve(now, i);
+        self.on_late_syn(ctx, i);
         let m = &self.subflows[i];
         if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) {
             self.make_stale(ctx, now, i);
@@ -343,6 +344,7 @@ impl Connection {
         if m.on_stale() {
             self.count(ctx, now, id, Counter::SubflowStale);
             self.addresses.on_change();
+            self.on_way_silent(ctx, now, i);
         }
     }
 

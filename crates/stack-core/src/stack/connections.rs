@@ -63,6 +63,7 @@ impl Stack {
             let name = self.ctx.path(spent).map(|p| p.name.clone()).unwrap_or_default();
             return Err(ConnectError::Spent(name));
         }
+        let candidates = self.ways_to(now, remote, &candidates);
         let (path, address) = match local_address {
             Some(a) if a.is_ipv4() != remote.is_ipv4() => {
                 return Err(ConnectError::Families(a, remote.ip()));

@@ -26,6 +26,7 @@ mod paths;
 mod poll;
 mod ready;
 mod segment;
+mod stand_ins;
 mod state;
 mod steer;
 mod syn_cookies;
@@ -33,6 +34,6 @@ mod timers;
 
 pub use crate::info::{
     ApplicationQueues, ConnectionInfo, ConnectionState, DataSequence, FastOpenServer, LOST_KEPT, MemoryInfo,
-    MptcpStatus, Received, ReceivedMapping, SubflowInfo,
+    MptcpStatus, NativeTrouble, Received, ReceivedMapping, SubflowInfo,
 };
 pub use state::Stack;

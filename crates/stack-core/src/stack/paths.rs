@@ -40,6 +40,7 @@ impl Stack {
     /// a route, a rule. What failed over it before is tried again at once, and what is unanswered is sent
     /// again.
     pub fn path_changed(&mut self, now: Instant, path: PathId) {
+        self.ctx.forget_network(path, Families::BOTH);
         self.try_again(now, path, Families::BOTH);
     }
 
@@ -84,6 +85,7 @@ impl Stack {
         moved: Families,
     ) {
         let changed = self.ctx.readdress_path(path, addresses.clone(), advertise);
+        self.ctx.forget_network(path, moved);
         if let Some(name) = self.ctx.path(path).map(|p| p.name.clone()) {
             let told = || MonitorEvent::PathReaddressed { path, name, addresses: addresses.clone() };
             self.ctx.tell_watchers(now, told);

@@ -240,5 +240,7 @@ fn fallback(reason: FallbackReason) -> u8 {
         FallbackReason::MpFail => 14,
         FallbackReason::SimultaneousOpen => 15,
         FallbackReason::NoToken => 16,
+        FallbackReason::StrippedAndNoUdp => 17,
+        FallbackReason::SwallowedAndNoUdp => 18,
     }
 }

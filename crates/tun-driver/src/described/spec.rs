@@ -19,6 +19,9 @@ pub enum Mode {
     Routed,
     /// The NIC's own address, inside UDP: sockets only. Not set up by [`set_up`](super::set_up).
     Udp,
+    /// Both [`Nat`](Self::Nat) and [`Udp`](Self::Udp): inside UDP where the network is in the way of what is native. It
+    /// stands for two paths ([`PathSpec::ways`]), and is not set up itself.
+    Auto,
 }
 
 impl fmt::Display for Mode {
@@ -27,11 +30,12 @@ impl fmt::Display for Mode {
             Mode::Nat => "nat",
             Mode::Routed => "routed",
             Mode::Udp => "udp",
+            Mode::Auto => "auto",
         })
     }
 }
 
-/// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N]
+/// A requested path: `DEV[,address=A][,mode=nat|routed|udp|auto][,advertise=A][,backup][,metered][,weight=N]
 /// [,cost=N][,cap=SIZE/month][,cap=SIZE/connection][,signal][,subflow][,fullmesh][,laminar][,port=N][,id=N][,id6=N]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -62,6 +66,8 @@ pub struct PathSpec {
     pub port: Option<u16>,
     /// Address IDs that are chosen for its addresses.
     pub ids: ChosenIds,
+    /// It is one of the two [ways](Self::ways) of a path in mode `auto`.
+    pub of_auto: bool,
 }
 
 impl PathSpec {
@@ -80,6 +86,7 @@ impl PathSpec {
             uses: Uses::default(),
             port: None,
             ids: ChosenIds::default(),
+            of_auto: false,
         }
     }
 
@@ -101,6 +108,29 @@ impl PathSpec {
         name.strip_suffix("/udp").unwrap_or(name)
     }
 
+    /// The paths to set up: of mode `auto` a native one, unless the caller may have none (`native`), and one inside UDP
+    /// that stands in for it; otherwise this one.
+    pub fn ways(&self, native: bool) -> Vec<PathSpec> {
+        if self.mode != Mode::Auto {
+            return vec![self.clone()];
+        }
+        let nat = PathSpec { mode: Mode::Nat, of_auto: true, ..self.clone() };
+        // What is chosen for the native one is not its own.
+        let udp = PathSpec {
+            mode: Mode::Udp,
+            of_auto: true,
+            addresses: Vec::new(),
+            ids: ChosenIds::default(),
+            ..self.clone()
+        };
+        if native { vec![nat, udp] } else { vec![udp] }
+    }
+
+    /// The name of the path that this one stands in for.
+    pub fn stands_in_for(&self) -> Option<String> {
+        (self.of_auto && self.mode == Mode::Udp).then(|| self.device.clone())
+    }
+
     /// Sets in a path's configuration what it says of the path's use, whatever carries it: `backup`, `metered`,
     /// `weight`, `cost`, `caps` for each connection, `uses`, `port` and `ids`. Addresses are the driver's, and who knows the month
     /// keeps count of what is carried in it (`PathConfig::allowance`).
@@ -119,7 +149,9 @@ impl PathSpec {
             uses,
             port,
             ids,
+            of_auto: _,
         } = *self;
+        config.stands_in_for = self.stands_in_for();
         (config.backup, config.metered) = (backup, metered);
         (config.weight, config.cost) = (weight, cost);
         config.connection_cap = caps.connection;
@@ -232,7 +264,8 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                     "nat" => Mode::Nat,
                     "routed" => Mode::Routed,
                     "udp" => Mode::Udp,
-                    _ => return Err(format!("mode={value}: the modes are nat, routed and udp")),
+                    "auto" => Mode::Auto,
+                    _ => return Err(format!("mode={value}: the modes are nat, routed, udp and auto")),
                 };
             }
             Some(("weight", value)) => {
@@ -277,7 +310,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
             }
             _ => {
                 return Err(format!(
-                    "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, metered, \
+                    "unknown option {part:?}; the options are address=A, mode=nat|routed|udp|auto, advertise=A, backup, metered, \
                      weight=N, cost=N, cap=SIZE/month, cap=SIZE/connection, signal, subflow, fullmesh, laminar, port=N, id=N and id6=N"
                 ));
             }
@@ -379,6 +412,7 @@ mod tests {
             "eth0.5,address=10.0.0.1",
             "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
             "wlan0,mode=udp,advertise=192.0.2.1,backup",
+            "wlan0,address=10.0.0.1,mode=auto,backup",
             "wwan0,metered,cost=10",
             "wwan0,metered,cap=10GB/month,cap=50MB/connection",
             "eth0,signal",
@@ -393,6 +427,22 @@ mod tests {
         }
         let spec: PathSpec = "eth0, mode=nat , weight=2".parse().unwrap();
         assert_eq!(spec, PathSpec { weight: 2, ..PathSpec::new("eth0") });
+    }
+
+    #[test]
+    fn auto_is_a_native_path_and_one_inside_udp_that_stands_in_for_it() {
+        let auto: PathSpec = "wlan0,address=10.0.0.1,mode=auto,metered,id=3,cap=1GB/month".parse().unwrap();
+        let texts = |native| auto.ways(native).iter().map(PathSpec::to_string).collect::<Vec<_>>();
+        let udp = "wlan0,mode=udp,metered,cap=1GB/month";
+        assert_eq!(texts(true), ["wlan0,address=10.0.0.1,metered,cap=1GB/month,id=3", udp]);
+        assert_eq!(texts(false), [udp]);
+        let of = |spec: &PathSpec| (spec.name(), spec.stands_in_for());
+        let ways: Vec<_> = auto.ways(true).iter().map(of).collect();
+        assert_eq!(ways, [("wlan0".into(), None), ("wlan0/udp".into(), Some("wlan0".into()))]);
+        for text in ["wlan0", "wlan0,mode=udp"] {
+            let spec: PathSpec = text.parse().unwrap();
+            assert_eq!((spec.ways(true), spec.stands_in_for()), (vec![spec.clone()], None));
+        }
     }
 
     #[test]
@@ -422,7 +472,7 @@ mod tests {
             ("eth0,address=fe80::1", "link-local"),
             ("eth0,address=224.0.0.1", "multicast"),
             ("eth0,address=10.0.0.1,address=10.0.0.2", "once for IPv4"),
-            ("eth0,mode=bridge", "nat, routed and udp"),
+            ("eth0,mode=bridge", "nat, routed, udp and auto"),
             ("eth0,mode=udp,address=10.0.0.1", "takes no address"),
             ("eth0,mode=routed", "requires address"),
             ("eth0,weight=0", "whole number"),

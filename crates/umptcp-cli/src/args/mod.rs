@@ -244,7 +244,7 @@ impl StackKind {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PathArgs {
     /// Network interface to use,
-    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection][,signal][,subflow][,fullmesh][,laminar][,port=N][,id=N][,id6=N];
+    /// DEV[,address=A][,mode=nat|routed|udp|auto][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection][,signal][,subflow][,fullmesh][,laminar][,port=N][,id=N][,id6=N];
     /// can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path

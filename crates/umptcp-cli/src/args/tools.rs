@@ -221,7 +221,7 @@ pub(crate) struct PathToolArgs {
 pub(crate) enum PathAction {
     /// Use one NIC more.
     Add {
-        /// As for the option --path: DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection].
+        /// As for the option --path: DEV[,address=A][,mode=nat|routed|udp|auto][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection].
         #[arg(value_name = "DEV[,OPTION]...")]
         path: String,
     },

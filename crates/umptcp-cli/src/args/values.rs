@@ -9,7 +9,7 @@ use umptcp_lab::units;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::PathSpec;
 
-/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection]`.
+/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed|udp|auto][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection]`.
 pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
     text.parse().map_err(|error| match error {
         // clap already quotes the option's value.
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(path, PathSpec::routed("eth1", "10.1.0.2".parse().unwrap()));
         assert_eq!(
             parse_path("eth0,mode=bridge").unwrap_err(),
-            "mode=bridge: the modes are nat, routed and udp"
+            "mode=bridge: the modes are nat, routed, udp and auto"
         );
     }
 

@@ -276,7 +276,13 @@ fn describe(
         _ => None,
     };
     let known = match why {
-        Some(FallbackReason::NoOptionInSynAck | FallbackReason::SynsLost | FallbackReason::BlackHole) => syn,
+        Some(
+            FallbackReason::NoOptionInSynAck
+            | FallbackReason::StrippedAndNoUdp
+            | FallbackReason::SynsLost
+            | FallbackReason::SwallowedAndNoUdp
+            | FallbackReason::BlackHole,
+        ) => syn,
         // The same data passes without checksums: what fails is not the options.
         Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData)
             if hand.is_some_and(|hand| hand.later == Later::Passes) =>
@@ -302,12 +308,12 @@ const REWRITTEN_UP: &str = "something on this path rewrites what is sent, on the
 /// What the reason of a fallback alone tells.
 fn told_by_reason(why: Option<&FallbackReason>, speaks: bool) -> Option<Text> {
     let (way, what) = match why {
-        Some(FallbackReason::NoOptionInSynAck) if speaks => (
+        Some(FallbackReason::NoOptionInSynAck | FallbackReason::StrippedAndNoUdp) if speaks => (
             Way::Untold,
             "something on this path takes the MPTCP option out of the SYN or the SYN/ACK: by another path the server speaks MPTCP",
         ),
-        Some(FallbackReason::NoOptionInSynAck) => return None,
-        Some(FallbackReason::SynsLost | FallbackReason::BlackHole) => {
+        Some(FallbackReason::NoOptionInSynAck | FallbackReason::StrippedAndNoUdp) => return None,
+        Some(FallbackReason::SynsLost | FallbackReason::SwallowedAndNoUdp | FallbackReason::BlackHole) => {
             (Way::Untold, "something on this path drops SYNs with the MPTCP option, or the answers to them")
         }
         Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData | FallbackReason::NoOptionInAck) => (

@@ -55,10 +55,11 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     }
 }
 
-/// Whether a stack of the command's own can do without root: all paths are inside UDP, so that there is nothing
-/// to set up outside, and a user namespace has what is needed inside.
+/// Whether a stack of the command's own can do without root: all paths are inside UDP, or can be, so that there is
+/// nothing to set up outside, and a user namespace has what is needed inside.
 fn needs_no_privilege(paths: &[PathSpec]) -> bool {
-    let inside_udp = !paths.is_empty() && paths.iter().all(|path| path.mode == Mode::Udp);
+    let may_be_inside = |path: &PathSpec| matches!(path.mode, Mode::Udp | Mode::Auto);
+    let inside_udp = !paths.is_empty() && paths.iter().all(may_be_inside);
     inside_udp && !nix::unistd::geteuid().is_root()
 }
 
@@ -70,7 +71,7 @@ fn check_privilege(why: &str, own_only: &[&str], tier: Option<Tier>) -> anyhow::
     let text = if tier == Some(Tier::Own) || !own_only.is_empty() {
         format!(
             "{why}, so it takes root: `sudo umptcp run ...`, which runs COMMAND as you; or paths inside UDP only \
-             (--path DEV,mode=udp), if the servers have such, too"
+             (--path DEV,mode=udp, or mode=auto), if the servers have such, too"
         )
     } else {
         format!(

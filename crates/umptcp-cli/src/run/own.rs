@@ -20,7 +20,7 @@ use std::sync::Arc;
 use umptcp::{Forwarder, PathInfo};
 use umptcp_capture::{Addresses, Caller, DEVICE, Local, Namespace, Periodic, Program, follow_servers};
 use umptcp_control::Kind;
-use umptcp_tun_driver::paths::PathSpec;
+use umptcp_tun_driver::paths::{Mode, PathSpec};
 use umptcp_udp_driver::may_send_echoes;
 
 /// The MTU where that of no NIC is known.
@@ -48,7 +48,7 @@ pub(super) fn run(
 ) -> anyhow::Result<u8> {
     let verbose = why.is_some();
     let session = Session::start()?;
-    let stack = UserSpace::open(&settings(args)?, registry, &session)?;
+    let stack = UserSpace::open(&settings(args, by)?, registry, &session)?;
     let inside = Inside::set_up(&stack, args)?;
     if let Some(why) = why {
         say(&describe(&program.caller, &stack, why, by));
@@ -91,10 +91,22 @@ pub(super) fn run(
     Ok(code)
 }
 
-fn settings(args: &RunArgs) -> anyhow::Result<Settings> {
+fn settings(args: &RunArgs, by: By) -> anyhow::Result<Settings> {
     via::refuse_resolve(&args.via, "run", "programs ask their own resolver")?;
     let via = via::of(&args.via)?;
-    Ok(Settings { inner_pcap: args.pcap_inner.clone(), carry: true, via, ..Settings::of(&args.paths) })
+    let mut settings =
+        Settings { inner_pcap: args.pcap_inner.clone(), carry: true, via, ..Settings::of(&args.paths) };
+    if by == By::User {
+        // The user namespace has every capability inside, and none over the NICs outside.
+        for path in settings.paths.iter().filter(|path| path.mode == Mode::Auto) {
+            tracing::info!(
+                device = path.device,
+                "mode=auto: this user may have no native path, so it is inside UDP only"
+            );
+        }
+        settings.paths = settings.paths.iter().flat_map(|path| path.ways(false)).collect();
+    }
+    Ok(settings)
 }
 
 /// One line on how the program is captured, why so, and what is different for it.

@@ -214,6 +214,11 @@ impl Connections {
             .collect()
     }
 
+    /// Those that it is in a race with.
+    pub(super) fn rivals_of(&self, id: ConnectionId) -> Vec<ConnectionId> {
+        self.rivals.get(&id).cloned().unwrap_or_default()
+    }
+
     /// Of `id` and `others`, the first that is established stays. Told here, because the application may be
     /// slow to choose, and a rival that is established meanwhile would be accepted by the peer.
     pub(super) fn add_rivals(&mut self, id: ConnectionId, others: &[ConnectionId]) {

@@ -1,6 +1,7 @@
 //! Captured connections: each is answered as the connection onward turns out, and then joined with it.
 
 use super::context::Context;
+use super::path_at;
 use super::relayed::{Relayed, Wanted};
 use super::splices::{Ended, Splices};
 use super::trust::{HOLD, Trust};
@@ -14,6 +15,7 @@ use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions,
 use umptcp_stack_core::device::PathKind;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
 use umptcp_stack_core::event::{IncomingId, RefuseWith, Traffic};
+use umptcp_stack_core::stack::NativeTrouble;
 use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
@@ -99,6 +101,8 @@ struct Way {
     local: SocketAddr,
     /// Where to: the server, or a relay.
     remote: SocketAddr,
+    /// By which path, where it leads outside.
+    path: Option<PathId>,
     /// What the relay is asked for.
     wanted: Option<Wanted>,
 }
@@ -163,6 +167,8 @@ pub(super) struct Forwards {
     counted: HashMap<ConnectionId, Counting>,
     /// Those whose pair, or a subflow after that, has ended since the last look.
     over: Vec<ConnectionId>,
+    /// Connections to relays that are held no longer.
+    unopposed: Vec<ConnectionId>,
 }
 
 /// Whose subflows are counted, for whom.
@@ -262,7 +268,7 @@ impl Forwards {
         if let Some(at) = p.next.take() {
             self.due.remove(&(at, incoming));
         }
-        while let Some(Way { local, remote, wanted }) = p.waiting.pop_front() {
+        while let Some(Way { local, remote, wanted, path: _ }) = p.waiting.pop_front() {
             let Some(rule) = self.rules.get(&p.listener) else { return };
             let mut options = ConnectOptions::new(remote).with_config(rule.connect.clone());
             if wanted.is_some() {
@@ -377,6 +383,12 @@ impl Forwards {
             self.due.remove(&(at, incoming));
         }
         p.waiting.clear();
+        if let Some((held, at)) = p.held.take() {
+            self.due.remove(&(at, incoming));
+            if held != id {
+                p.running.push(held);
+            }
+        }
         for other in std::mem::replace(&mut p.running, vec![id]) {
             if other != id {
                 self.end_attempt(cx, relayed, other);
@@ -393,6 +405,57 @@ impl Forwards {
         }
     }
 
+    /// The other attempts for the same captured connection.
+    pub(super) fn rivals_of(&self, id: ConnectionId) -> Vec<ConnectionId> {
+        let pending = self.attempts.get(&id).and_then(|incoming| self.pending.get(incoming));
+        let all =
+            pending.into_iter().flat_map(|p| p.running.iter().copied().chain(p.held.map(|(held, _)| held)));
+        all.filter(|other| *other != id).collect()
+    }
+
+    /// A connection to a relay has come without MPTCP: it is held while the same is tried inside UDP. False: it is none of
+    /// ours, or another one is held already.
+    pub(super) fn hold_relayed(
+        &mut self,
+        cx: &mut Context<'_>,
+        relayed: &mut Relayed,
+        id: ConnectionId,
+    ) -> bool {
+        let Some(incoming) = self.attempts.get(&id).copied() else { return false };
+        let Some(p) = self.pending.get_mut(&incoming) else { return false };
+        p.running.retain(|running| *running != id);
+        if p.held.is_some() {
+            // One of them is enough, should nothing come of it.
+            self.end_attempt(cx, relayed, id);
+            return true;
+        }
+        let until = cx.now + HOLD;
+        p.held = Some((id, until));
+        self.due.insert((until, incoming));
+        self.prefer_stand_in(cx, incoming, id);
+        self.try_next(cx, relayed, incoming);
+        true
+    }
+
+    /// The way inside UDP over the NIC of attempt `id` is tried next.
+    fn prefer_stand_in(&mut self, cx: &Context<'_>, incoming: IncomingId, id: ConnectionId) {
+        let Some(p) = self.pending.get_mut(&incoming) else { return };
+        let (Some(native), Some(info)) = (Trust::path(cx, id), cx.stack.info(id)) else { return };
+        let stands_in = |way: &Way| {
+            way.remote == info.remote && way.path.is_some_and(|path| cx.stack.is_stand_in_of(path, native))
+        };
+        if let Some(at) = p.waiting.iter().position(stands_in)
+            && let Some(way) = p.waiting.remove(at)
+        {
+            p.waiting.push_front(way);
+        }
+    }
+
+    /// Connections to relays that were held, and are asked now for want of better ones.
+    pub(super) fn take_unopposed(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.unopposed)
+    }
+
     /// A connection onward stands: the captured one is answered and joined with it, unless the answer is doubtful and
     /// another path can be asked. False: it is none of ours.
     pub(super) fn on_connected(
@@ -406,18 +469,28 @@ impl Forwards {
         let Some(incoming) = self.attempts.get(&id).copied() else { return false };
         let Some(p) = self.pending.get_mut(&incoming) else { return false };
         match p.held {
+            Some((other, _)) if doubtful && Trust::is_stripped(cx, other) => {
+                // That another path strips it, too, says nothing new.
+                p.running.retain(|running| *running != id);
+                self.end_attempt(cx, relayed, id);
+                return true;
+            }
             Some((other, _)) if doubtful => {
                 // What two paths say is true. The server knows the first longer.
                 trust.on_agreed(cx, [id, other]);
                 self.join(cx, relayed, splices, incoming, other);
                 return true;
             }
+            Some((other, _)) if Trust::are_of_one_nic(cx, [other, id]) => {}
             Some((other, _)) if Trust::is_mptcp(cx, id) => trust.on_contradicted(cx, other),
             None if doubtful && (p.running.len() > 1 || !p.waiting.is_empty()) => {
                 p.running.retain(|running| *running != id);
                 let until = cx.now + HOLD;
                 p.held = Some((id, until));
                 self.due.insert((until, incoming));
+                if Trust::is_stripped(cx, id) {
+                    self.prefer_stand_in(cx, incoming, id);
+                }
                 self.try_next(cx, relayed, incoming);
                 return true;
             }
@@ -481,7 +554,9 @@ impl Forwards {
         error: Option<ConnectionError>,
     ) -> bool {
         let Some(incoming) = self.attempts.remove(&id) else { return false };
-        let remote = cx.stack.info(id).map(|info| info.remote);
+        let info = cx.stack.info(id);
+        let native = info.as_ref().and_then(|info| path_at(cx, info.local.ip()));
+        let remote = info.map(|info| info.remote);
         cx.stack.close(cx.now, id);
         if let Some(p) = self.pending.get_mut(&incoming) {
             p.running.retain(|running| *running != id);
@@ -494,7 +569,15 @@ impl Forwards {
                 || p.running.iter().any(|other| relayed.has(*other));
             if error == ConnectionError::Refused && others_of_relay {
                 // That was one address of a relay, which says nothing about the server.
-                p.waiting.retain(|way| Some(way.remote) != remote);
+                // Inside UDP it is another, if something on the way refused it for its options.
+                let stands_in = |way: &Way| {
+                    native.zip(way.path).is_some_and(|(native, path)| cx.stack.is_stand_in_of(path, native))
+                };
+                p.waiting.retain(|way| Some(way.remote) != remote || stands_in(way));
+                if let Some((native, remote)) = native.zip(remote).filter(|_| p.waiting.iter().any(stands_in))
+                {
+                    cx.stack.native_failed(cx.now, native, remote, NativeTrouble::Swallowed);
+                }
                 p.error = Some(failure);
                 self.try_next(cx, relayed, incoming);
             } else if error == ConnectionError::Refused && p.held.is_none() {
@@ -583,7 +666,15 @@ impl Forwards {
             self.due.remove(&(at, incoming));
             let Some(p) = self.pending.get_mut(&incoming) else { continue };
             if let Some((held, _)) = p.held.filter(|(_, until)| *until <= at) {
-                trust.on_unopposed(cx, held);
+                if relayed.has(held) {
+                    // The worker asks it.
+                    p.held = None;
+                    p.running.push(held);
+                    self.unopposed.push(held);
+                    continue;
+                }
+                let stripped = Trust::is_stripped(cx, held);
+                trust.on_unopposed(cx, held, stripped);
                 self.join(cx, relayed, splices, incoming, held);
                 continue;
             }
@@ -638,6 +729,7 @@ fn ways(cx: &Context<'_>, rule: &Rule, client: SocketAddr, wanted: SocketAddr) -
             let way = |address: &IpAddr| Way {
                 local,
                 remote: SocketAddr::new(*address, wanted.port()),
+                path: None,
                 wanted: None,
             };
             inside.map(way).into_iter().collect()
@@ -652,9 +744,11 @@ fn outward<'a>(
     wanted: Option<&'a Wanted>,
 ) -> impl Iterator<Item = Way> + 'a {
     let up = move |id: &PathId| !cx.stack.is_path_down(*id, remote.ip());
-    cx.paths().into_iter().filter(up).filter_map(move |id| {
-        let path = cx.stack.path(id).filter(|path| path.kind != PathKind::Capture)?;
+    let outside = move |id: &PathId| cx.stack.path(*id).is_some_and(|path| path.kind != PathKind::Capture);
+    let all: Vec<PathId> = cx.paths().into_iter().filter(up).filter(outside).collect();
+    cx.stack.ways_to(cx.now, remote, &all).into_iter().filter_map(move |id| {
+        let path = cx.stack.path(id)?;
         let local = path.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
-        Some(Way { local: SocketAddr::new(*local, 0), remote, wanted: wanted.cloned() })
+        Some(Way { local: SocketAddr::new(*local, 0), remote, path: Some(id), wanted: wanted.cloned() })
     })
 }

@@ -37,7 +37,7 @@ use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions,
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
 use umptcp_stack_core::event::{Event, IncomingId, RefuseWith, Traffic};
-use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+use umptcp_stack_core::stack::{ConnectionInfo, NativeTrouble, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 use watchers::Watchers;
@@ -357,16 +357,89 @@ impl Worker {
         self.forwards.describe(cx, &self.splices, id)
     }
 
-    /// A connection in doubt is taken for want of another.
+    /// A connection in doubt is taken for want of another. One to a relay is asked now.
     pub(crate) fn on_unopposed(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        self.trust.on_unopposed(cx, id);
+        let relayed = self.relayed.has(id);
+        let stripped = relayed || Trust::is_stripped(cx, id);
+        self.trust.on_unopposed(cx, id, stripped);
+        if relayed {
+            self.relay_reached(cx, id);
+        }
+    }
+
+    /// The address from which to ask inside UDP first, where a connection has been answered without MPTCP although its
+    /// server speaks it.
+    pub(crate) fn stand_in_address(&self, cx: &Context<'_>, id: ConnectionId) -> Option<IpAddr> {
+        if !self.relayed.has(id) && !Trust::is_stripped(cx, id) {
+            return None;
+        }
+        let udp = cx.stack.stand_in_to_ask(cx.now, id)?;
+        address_on(cx, udp, cx.stack.info(id)?.remote)
+    }
+
+    /// A native attempt from `local` at a relay was refused. Something on the way may have done that, because of the
+    /// option: the address from which to ask inside UDP.
+    pub(crate) fn stand_in_after_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        local: IpAddr,
+        relay: SocketAddr,
+    ) -> Option<IpAddr> {
+        let native = path_at(cx, local)?;
+        let udp = cx.stack.stand_in_for(cx.now, native, relay)?;
+        // For a minute: the relay may have been away for a moment, too.
+        cx.stack.native_failed(cx.now, native, relay, NativeTrouble::Swallowed);
+        address_on(cx, udp, relay)
     }
 
     fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         self.trust.on_connected(cx, id);
+        if Trust::is_mptcp(cx, id) {
+            for other in self.connections.rivals_of(id).into_iter().chain(self.forwards.rivals_of(id)) {
+                cx.stack.stand_in_answered(cx.now, id, other);
+            }
+        }
         if !self.relayed.has(id) {
+            let Some(remote) = cx.stack.info(id).map(|info| info.remote) else { return };
+            if cx.stack.is_known_to_speak_mptcp(cx.now, remote) {
+                self.say_if_silent_inside(cx, id);
+            }
             return self.stands(cx, id, None);
         }
+        // A relay speaks MPTCP.
+        self.say_if_silent_inside(cx, id);
+        if cx.stack.stand_in_to_ask(cx.now, id).is_some() && self.hold_relayed(cx, id) {
+            tracing::debug!(connection = %id, "the path strips MPTCP: the relay is asked inside UDP");
+            return;
+        }
+        self.relay_reached(cx, id);
+    }
+
+    /// The server speaks MPTCP. If the connection came without it, and inside UDP nobody has answered lately, the reason
+    /// says so.
+    fn say_if_silent_inside(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        if cx.stack.stand_in_to_ask(cx.now, id).is_none() {
+            cx.stack.stand_in_silent(cx.now, id, true);
+        }
+    }
+
+    /// A connection to a relay has come without MPTCP. It is held, and not used, while the same is tried inside UDP. False:
+    /// nobody can try that.
+    fn hold_relayed(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> bool {
+        let Some(info) = cx.stack.info(id) else { return false };
+        if self.forwards.hold_relayed(cx, &mut self.relayed, id) {
+            return true;
+        }
+        if !self.connections.doubtful_rivals(id).is_empty() {
+            // One of them is enough, should nothing come of it.
+            self.abort(cx, id);
+            return true;
+        }
+        self.connections.hold(id, info.local, info.remote)
+    }
+
+    /// A relay is reached by this connection, and is asked by no other.
+    fn relay_reached(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         self.relayed.on_reached(id);
         for rival in self.connections.reached(cx, id) {
             self.relayed.forget(rival);
@@ -418,7 +491,9 @@ impl Worker {
         let rivals = self.connections.doubtful_rivals(id);
         if doubtful && !rivals.is_empty() {
             // What two paths say is true. The server knows the first longer. One path says the same twice.
-            let agrees = |other: &&ConnectionId| Trust::path(cx, **other) != Trust::path(cx, id);
+            let agrees = |other: &&ConnectionId| {
+                Trust::path(cx, **other) != Trust::path(cx, id) && !Trust::is_stripped(cx, **other)
+            };
             if let Some(other) = rivals.iter().find(agrees).copied() {
                 self.trust.on_agreed(cx, [id, other]);
                 self.connections.end_doubt(other);
@@ -430,7 +505,9 @@ impl Worker {
             // Another server says nothing about this one's answer.
             let same_server =
                 |other: &&ConnectionId| cx.stack.info(**other).is_some_and(|i| i.remote == info.remote);
-            let elsewhere = |other: &&ConnectionId| Trust::path(cx, **other) != Trust::path(cx, id);
+            let elsewhere = |other: &&ConnectionId| {
+                Trust::path(cx, **other) != Trust::path(cx, id) && !Trust::are_of_one_nic(cx, [**other, id])
+            };
             for other in rivals.iter().filter(same_server).filter(elsewhere) {
                 self.trust.on_contradicted(cx, *other);
             }
@@ -496,6 +573,25 @@ impl Worker {
             self.listeners.not_accepted(cx, &mut self.connections, listener, id);
         }
     }
+}
+
+/// The path that has this address.
+fn path_at(cx: &Context<'_>, address: IpAddr) -> Option<PathId> {
+    cx.paths().into_iter().find(|id| cx.stack.path(*id).is_some_and(|p| p.addresses.contains(&address)))
+}
+
+/// The address of a path from which `remote` is reached.
+fn address_on(cx: &Context<'_>, path: PathId, remote: SocketAddr) -> Option<IpAddr> {
+    let addresses = &cx.stack.path(path)?.addresses;
+    addresses.iter().copied().find(|a| a.is_ipv4() == remote.is_ipv4())
+}
+
+/// These addresses of ours in the order in which to try them: of a NIC with two paths, the one that is known to be in the
+/// way goes last.
+pub(crate) fn in_order(cx: &Context<'_>, remote: SocketAddr, locals: &[IpAddr]) -> Vec<IpAddr> {
+    let paths: Vec<PathId> = locals.iter().filter_map(|local| path_at(cx, *local)).collect();
+    let ways = cx.stack.ways_to(cx.now, remote, &paths);
+    ways.into_iter().filter_map(|path| address_on(cx, path, remote)).collect()
 }
 
 /// Paths over which no subflow gets an answer, and some subflow wants one.
@@ -588,6 +684,9 @@ impl Handler<Front> for Worker {
 
     fn after_poll(&mut self, cx: &mut Context<'_>) {
         self.forwards.on_time(cx, &mut self.relayed, &mut self.splices, &mut self.trust);
+        for id in self.forwards.take_unopposed() {
+            self.on_unopposed(cx, id);
+        }
         while let Some(id) = self.relayed.overdue(cx.now) {
             self.relay_failed(cx, id, ConnectionError::TimedOut, AnswerError::NoAnswer);
         }

@@ -7,7 +7,7 @@
 
 use super::context::Context;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 use umptcp_stack_core::device::PathKind;
 use umptcp_stack_core::error::FallbackReason;
@@ -45,7 +45,21 @@ impl Trust {
         };
         let Some(path) = Trust::path(cx, id) else { return false };
         let believed = self.believed.get(&path).is_some_and(|until| cx.now < *until);
-        !believed && has_other(cx, path, info.remote.ip())
+        Trust::is_stripped(cx, id) || !believed && has_other(cx, path, info.remote)
+    }
+
+    /// Whether a connection that has just been established is plain TCP although its server speaks MPTCP, and a path
+    /// inside UDP may do better.
+    pub(super) fn is_stripped(cx: &Context<'_>, id: ConnectionId) -> bool {
+        let remote = cx.stack.info(id).map(|info| info.remote);
+        let speaks = remote.is_some_and(|remote| cx.stack.is_known_to_speak_mptcp(cx.now, remote));
+        speaks && cx.stack.stand_in_to_ask(cx.now, id).is_some()
+    }
+
+    /// One of two connections is over the path inside UDP that stands in for that of the other.
+    pub(super) fn are_of_one_nic(cx: &Context<'_>, ids: [ConnectionId; 2]) -> bool {
+        let [Some(a), Some(b)] = ids.map(|id| Trust::path(cx, id)) else { return false };
+        cx.stack.is_stand_in_of(a, b) || cx.stack.is_stand_in_of(b, a)
     }
 
     /// MPTCP has come through a path.
@@ -90,11 +104,15 @@ impl Trust {
         }
     }
 
-    /// No other path has said anything about what that of this connection says.
-    pub(super) fn on_unopposed(&mut self, cx: &Context<'_>, id: ConnectionId) {
-        if let Some(path) = Trust::path(cx, id) {
-            self.believe(cx.now, path, UNOPPOSED);
-        }
+    /// No other path has said anything about what that of this connection says. `stripped`: its server is known to
+    /// speak MPTCP.
+    pub(super) fn on_unopposed(&mut self, cx: &mut Context<'_>, id: ConnectionId, stripped: bool) {
+        let asked_inside = cx.stack.stand_in_to_ask(cx.now, id).is_some();
+        cx.stack.stand_in_silent(cx.now, id, stripped);
+        let (Some(path), Some(info)) = (Trust::path(cx, id), cx.stack.info(id)) else { return };
+        // Few servers listen to UDP: where that is all there is to ask, their silence says that this one speaks for itself.
+        let only_inside = asked_inside && !has_other(cx, path, info.remote);
+        self.believe(cx.now, path, if only_inside { PROVEN } else { UNOPPOSED });
     }
 
     /// The path may lead into another network now.
@@ -110,9 +128,13 @@ impl Trust {
 }
 
 /// Another path may lead to `remote`.
-fn has_other(cx: &Context<'_>, path: PathId, remote: IpAddr) -> bool {
-    cx.paths().into_iter().filter(|other| *other != path).any(|other| {
-        let fits = |a: &IpAddr| a.is_ipv4() == remote.is_ipv4() && !cx.stack.is_path_down(other, *a);
-        cx.stack.path(other).is_some_and(|p| p.kind != PathKind::Capture && p.addresses.iter().any(fits))
-    })
+fn has_other(cx: &Context<'_>, path: PathId, remote: SocketAddr) -> bool {
+    let outside = |id: &PathId| cx.stack.path(*id).is_some_and(|p| p.kind != PathKind::Capture);
+    let all: Vec<PathId> = cx.paths().into_iter().filter(outside).collect();
+    let addressed = |id: PathId| {
+        cx.stack.path(id).is_some_and(|p| p.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4()))
+    };
+    let ways = cx.stack.ways_to(cx.now, remote, &all);
+    ways.into_iter()
+        .any(|other| other != path && addressed(other) && !cx.stack.is_path_down(other, remote.ip()))
 }

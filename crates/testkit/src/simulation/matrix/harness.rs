@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use umptcp_netsim::application::{Bulk, Requests, Responder};
 use umptcp_netsim::middlebox::Middlebox;
 use umptcp_netsim::trace::TraceMode;
@@ -13,6 +13,7 @@ use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::stack::NativeTrouble;
 
 /// Where a box stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +122,36 @@ impl Whose {
 /// Bytes sent each way.
 const BYTES: u64 = 400_000;
 
-fn network(seed: u64, family: Family, digest: Option<&Digest>) -> (Network, NodeId, NodeId, Vec<CableId>) {
+/// How the client's packets go through the boxes.
+#[derive(Clone, Copy, Default)]
+pub enum Ways<'a> {
+    /// As they are.
+    #[default]
+    Native,
+    /// Between these two, which stand at both ends of each chain of boxes and make datagrams of UDP of them. `auto`: each
+    /// interface has a native path, too, that the other stands in for ([`Ways::is_inside`] tells the two apart), and the
+    /// client knows in advance that the native paths of these interfaces are in the way.
+    Inside {
+        /// Makes a new pair.
+        ends: &'a dyn Fn() -> [Box<dyn Middlebox>; 2],
+        /// Native paths, too; those that are known to be in the way.
+        auto: Option<&'static [usize]>,
+    },
+}
+
+impl Ways<'_> {
+    /// Whether an address of the client's is of a path inside UDP beside a native one.
+    pub fn is_inside(address: IpAddr) -> bool {
+        [0, 1].iter().any(|i| Family::BOTH.iter().any(|family| family.address(3, *i) == address))
+    }
+}
+
+fn network(
+    seed: u64,
+    family: Family,
+    digest: Option<&Digest>,
+    ways: Ways<'_>,
+) -> (Network, NodeId, NodeId, Vec<CableId>) {
     let mut net = Network::new(seed);
     net.set_trace(TraceMode::Last(300));
     if let Some(digest) = digest {
@@ -136,7 +166,17 @@ fn network(seed: u64, family: Family, digest: Option<&Digest>) -> (Network, Node
     cables.extend((0..2).map(|i| net.add_cable(routers[i], server, link(6), link(6))));
     for i in 0..2u8 {
         let config = PathConfig::new(format!("client{i}"), family.address(1, i));
-        net.add_path(client, config, &[cables[usize::from(i)]], true);
+        let native = net.add_path(client, config, &[cables[usize::from(i)]], true);
+        if let Ways::Inside { auto: Some(bad), .. } = ways {
+            let config = PathConfig::new(format!("client{i}/udp"), family.address(3, i));
+            let config = config.standing_in_for(format!("client{i}"));
+            net.add_path(client, config, &[cables[usize::from(i)]], true);
+            if bad.contains(&usize::from(i)) {
+                let remote = SocketAddr::new(family.address(2, 0), 5_000);
+                let what = NativeTrouble::Stripped;
+                net.with_stack(client, |now, stack| stack.native_failed(now, native, remote, what));
+            }
+        }
     }
     net.add_path(server, PathConfig::new("server", family.address(2, 0)), &cables[2..], true);
     (net, client, server, cables)
@@ -169,6 +209,8 @@ pub struct Seen {
     pub counters: [BTreeSet<&'static str>; 2],
     /// Why each application was told that MPTCP ended.
     pub told: [Option<FallbackReason>; 2],
+    /// The names of the client's paths that the connection has used.
+    pub paths: BTreeSet<String>,
     /// The last packets.
     pub trace: Vec<String>,
 }
@@ -257,10 +299,10 @@ pub(super) fn transfer(
     family: Family,
     config: ConnectionConfig,
     make: &dyn Fn() -> Boxes,
-    digest: Option<&Digest>,
+    (digest, ways): (Option<&Digest>, Ways<'_>),
 ) -> Seen {
-    let (mut net, client, server, cables) = network(5, family, digest);
-    put(&mut net, place, &cables, make);
+    let (mut net, client, server, cables) = network(5, family, digest, ways);
+    put(&mut net, place, &cables, make, ways);
     let spec = FlowSpec::new(client, server).config(config).applications(Bulk(BYTES), Bulk(BYTES));
     let flow = net.add_flow(spec).expect("a connection can be tried");
     let result = net.run_until_idle(Duration::from_secs(3_600));
@@ -273,11 +315,11 @@ pub(super) fn conversation(
     family: Family,
     config: ConnectionConfig,
     make: &dyn Fn() -> Boxes,
-    digest: Option<&Digest>,
+    (digest, ways): (Option<&Digest>, Ways<'_>),
 ) -> Seen {
     const COUNT: u64 = 6;
-    let (mut net, client, server, cables) = network(6, family, digest);
-    put(&mut net, place, &cables, make);
+    let (mut net, client, server, cables) = network(6, family, digest, ways);
+    put(&mut net, place, &cables, make, ways);
     let requests = Requests::new(COUNT, 1_000, 1_000, Duration::from_secs(30));
     let responder = Responder { request: 1_000, response: 1_000 };
     let spec = FlowSpec::new(client, server).config(config).applications(requests, responder);
@@ -286,9 +328,15 @@ pub(super) fn conversation(
     seen(&net, flow, COUNT * 1_000, result)
 }
 
-fn put(net: &mut Network, place: Place, cables: &[CableId], make: &dyn Fn() -> Boxes) {
+fn put(net: &mut Network, place: Place, cables: &[CableId], make: &dyn Fn() -> Boxes, ways: Ways<'_>) {
     for cable in place.cables() {
-        for b in make() {
+        let mut boxes = make();
+        if let Ways::Inside { ends, .. } = ways {
+            let [near, far] = ends();
+            boxes.insert(0, near);
+            boxes.push(far);
+        }
+        for b in boxes {
             net.add_middlebox(cables[*cable], b);
         }
     }
@@ -323,7 +371,9 @@ fn seen(net: &Network, flow: FlowId, bytes: u64, result: Result<(), SimError>) -
         },
     };
     let told = [f.client.fell_back, f.server.fell_back];
-    Seen { outcome, counters, told, trace: net.trace() }
+    let stack = net.stack(f.end(Side::Client).node).expect("the client has a stack");
+    let used = f.client.subflows.iter().filter_map(|s| stack.path(s.path)).map(|path| path.name.clone());
+    Seen { outcome, counters, told, paths: used.collect(), trace: net.trace() }
 }
 
 /// Time at which the connection is in full swing.

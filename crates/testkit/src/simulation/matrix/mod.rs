@@ -20,7 +20,7 @@ mod boxes;
 mod harness;
 pub mod rows;
 
-pub use harness::{Boxes, Family, Outcome, Place, Seen, Want, Whose, check};
+pub use harness::{Boxes, Family, Outcome, Place, Seen, Want, Ways, Whose, check};
 
 use crate::digest::Digest;
 use umptcp_stack_core::config::ConnectionConfig;
@@ -85,10 +85,18 @@ impl Row {
     /// # Panics
     /// When the connection neither ends nor goes on, or a byte is missing.
     pub fn run(&self, cell: Cell, digest: Option<&Digest>) -> Seen {
+        self.run_by(cell, digest, Ways::Native)
+    }
+
+    /// Runs a cell with the client's packets as `ways` has them.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_by(&self, cell: Cell, digest: Option<&Digest>, ways: Ways<'_>) -> Seen {
         let run = match self.workload {
             Workload::Transfer => harness::transfer,
             Workload::Conversation => harness::conversation,
         };
-        run(cell.place, cell.family, self.config.clone(), &|| (self.make)(cell.whose), digest)
+        run(cell.place, cell.family, self.config.clone(), &|| (self.make)(cell.whose), (digest, ways))
     }
 }

@@ -406,8 +406,8 @@ impl Manager {
         if self.record.is_none() {
             return Err(DriverError::Gone);
         }
-        if spec.mode == Mode::Udp {
-            let reason = "a path in mode udp has no TUN device".into();
+        if matches!(spec.mode, Mode::Udp | Mode::Auto) {
+            let reason = format!("a path in mode {} has no TUN device of its own", spec.mode);
             return Err(DriverError::UnsuitableDevice { device: spec.device.clone(), reason });
         }
         let twice = |p: &Installed| p.nic == spec.device && (p.mode, spec.mode) == (Mode::Nat, Mode::Nat);
@@ -634,7 +634,7 @@ fn advertised(path: &Installed) -> Vec<IpAddr> {
         (None, Mode::Nat) => {
             first_of_each(&path.nic_addresses).into_iter().filter(|a| path.has(a.is_ipv6())).collect()
         }
-        (None, Mode::Routed | Mode::Udp) => Vec::new(),
+        (None, Mode::Routed | Mode::Udp | Mode::Auto) => Vec::new(),
     }
 }
 

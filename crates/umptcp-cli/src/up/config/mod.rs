@@ -488,7 +488,7 @@ mod tests {
             (
                 "[[path]]\ndevice = \"eth0\"\nmode = \"bridge\"",
                 3,
-                ["bridge", "\"nat\", \"routed\" or \"udp\""],
+                ["bridge", "\"nat\", \"routed\", \"udp\" or \"auto\""],
             ),
             ("[[path]]\ndevice = \"eth0\"\nmode = \"routed\"", 1, ["this path", "requires addresses"]),
             ("[[path]]\ndevice = \"e,backup\"", 1, ["this path", "not the name"]),

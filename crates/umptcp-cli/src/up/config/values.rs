@@ -230,9 +230,9 @@ impl Value for BufferSize {
 }
 
 impl Value for Mode {
-    const EXPECTED: &'static str = "\"nat\", \"routed\" or \"udp\"";
+    const EXPECTED: &'static str = "\"nat\", \"routed\", \"udp\" or \"auto\"";
 
     fn read(text: &str) -> Option<Self> {
-        [Mode::Nat, Mode::Routed, Mode::Udp].into_iter().find(|mode| mode.to_string() == text)
+        [Mode::Nat, Mode::Routed, Mode::Udp, Mode::Auto].into_iter().find(|mode| mode.to_string() == text)
     }
 }
