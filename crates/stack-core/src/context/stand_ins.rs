@@ -157,7 +157,7 @@ mod tests {
             assert!(
                 s.is_bad(now, NATIVE, false) && !s.is_bad(now, NATIVE, true) && !s.is_bad(now, UDP, false)
             );
-            now = now + Duration::from_secs(seconds);
+            now += Duration::from_secs(seconds);
             assert!(!s.is_bad(now, NATIVE, false));
         }
         s.native_works(NATIVE, false);
