@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct SetupOptions {
     /// Ports on the NICs' addresses whose connections go to the stack (mode `nat`). More can be added later
     /// with
-    /// [`PathSet::listen`](super::PathSet::listen).
+    /// [`PathSet::listen`](crate::paths::PathSet::listen).
     pub listen_ports: Vec<u16>,
     /// Segmentation and checksum offload of the TUN devices.
     pub offload: Offload,

@@ -17,7 +17,7 @@ pub enum Mode {
     Nat,
     /// An address that the network routes to this host, or for which this host answers. No NAT.
     Routed,
-    /// The NIC's own address, inside UDP: sockets only. Not set up by [`set_up`](super::set_up).
+    /// The NIC's own address, inside UDP: sockets only. Not set up by [`set_up`](crate::paths::set_up).
     Udp,
     /// Both [`Nat`](Self::Nat) and [`Udp`](Self::Udp): inside UDP where the network is in the way of what is native. It
     /// stands for two paths ([`PathSpec::ways`]), and is not set up itself.
