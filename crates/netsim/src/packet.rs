@@ -73,8 +73,8 @@ impl Packet {
     /// are cut off.
     ///
     /// `gso_size` is the payload per packet when `buffer` is a segment of several. With
-    /// [`ChecksumState::Verified`] the checksum field need not be right; it is replaced by the
-    /// pseudo-header's sum and completed by who needs it.
+    /// [`ChecksumState::Verified`] the checksum field need not be right; that of TCP is replaced by the
+    /// pseudo-header's sum and completed by who needs it, that of UDP is computed.
     pub fn from_bytes(buffer: Bytes, gso_size: Option<NonZeroU16>, checksum: ChecksumState) -> Packet {
         let (kind, header_len, total) = dissect(&buffer);
         let mut header = HeaderBuf::zeroed(header_len);
@@ -82,8 +82,12 @@ impl Packet {
         let end = total.min(buffer.len());
         let payload = Payload::from(buffer.slice(header_len..end.max(header_len)));
         let mut p = Packet { header, payload, gso_size, checksum: ChecksumRequest::Complete, kind };
-        if checksum == ChecksumState::Verified && p.is_tcp() {
-            p.make_partial();
+        if checksum == ChecksumState::Verified {
+            if p.is_tcp() {
+                p.make_partial();
+            } else {
+                p.complete_udp();
+            }
         }
         p
     }
@@ -294,6 +298,25 @@ impl Packet {
         }
         self.refresh_lengths();
         self.refresh_checksum();
+    }
+
+    /// Computes the checksum of a UDP datagram, which was left to a device: devices on the way know only TCP.
+    fn complete_udp(&mut self) {
+        const PROTOCOL_UDP: u8 = 17;
+        const CHECKSUM: usize = 6;
+        let Some(ip) = self.ip().filter(|ip| ip.protocol() == PROTOCOL_UDP && !ip.is_fragment()) else {
+            return;
+        };
+        let mut datagram = self.payload.to_bytes().to_vec();
+        let Some(field) = datagram.get_mut(CHECKSUM..CHECKSUM + 2) else { return };
+        field.fill(0);
+        let pseudo = checksum::pseudo_header(ip.src(), ip.dst(), PROTOCOL_UDP, datagram.len() as u32);
+        // 0 would say that there is no checksum (RFC 768).
+        let sum = Some(!checksum::fold(checksum::sum(&datagram, pseudo)))
+            .filter(|sum| *sum != 0)
+            .unwrap_or(u16::MAX);
+        datagram[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+        self.payload = Payload::from(Bytes::from(datagram));
     }
 
     /// Computes the TCP checksum when that was left to a device.

@@ -37,6 +37,24 @@ fn parts(p: Packet) -> Vec<Packet> {
     v
 }
 
+/// A host leaves the checksum to a device that computes it, and has only the pseudo-header's sum in its place.
+#[test]
+fn the_checksum_of_a_datagram_is_computed_where_a_host_has_left_it_to_a_device() {
+    let mut datagram = vec![0x45, 0, 0, 31, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 2, 10, 1, 0, 1];
+    datagram.extend([0x12, 0x34, 0x22, 0x63, 0, 11, 0xab, 0xcd]);
+    datagram.extend(b"abc");
+    let p = Packet::from_bytes(datagram.clone().into(), None, ChecksumState::Verified);
+    // Over source, destination, protocol, length, ports, length, data: by hand.
+    let words = [0x0a01u32, 0x0002, 0x0a01, 0x0001, 17, 11, 0x1234, 0x2263, 11, 0x6162, 0x6300];
+    let sum: u32 = words.iter().sum();
+    let expected = !((sum & 0xffff) + (sum >> 16)) as u16;
+    assert_eq!(p.to_vec()[26..28], expected.to_be_bytes());
+    assert_eq!(p.checksum(), ChecksumRequest::Complete);
+    // What a device has not verified is as it came.
+    let p = Packet::from_bytes(datagram.into(), None, ChecksumState::Unverified);
+    assert_eq!(p.to_vec()[26..28], [0xab, 0xcd]);
+}
+
 #[test]
 fn dissects_and_rebuilds() {
     let p = Tcp { options: &OPTIONS, payload_len: 1001, ..Tcp::default() }.packet();
