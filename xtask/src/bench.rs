@@ -11,6 +11,7 @@ mod goodput;
 mod inside_udp;
 mod pair;
 mod paths;
+mod relay_latency;
 mod relay_many;
 mod relayed;
 mod reordering;
@@ -267,6 +268,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !inside_udp::run(options, &program, &mut all)?;
     failed |= !relayed::run(options, &program, &mut all)?;
+    failed |= !relay_latency::run(options, &program, &mut all)?;
     failed |= !relay_many::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     failed |= !paths::run(options, &program, &mut all)?;
@@ -291,7 +293,7 @@ fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
     let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(relayed::names());
-    let names = names.chain(relay_many::names()).chain(reordering::names());
+    let names = names.chain(relay_latency::names()).chain(relay_many::names()).chain(reordering::names());
     names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
@@ -483,6 +485,7 @@ mod tests {
                 .chain(goodput::names())
                 .chain(inside_udp::names())
                 .chain(relayed::names())
+                .chain(relay_latency::names())
                 .chain(relay_many::names())
                 .chain(reordering::names())
                 .chain(paths::names())
@@ -494,7 +497,7 @@ mod tests {
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
         let further = connections::names().chain(captured::names()).chain(goodput::names());
         let further = further.chain(inside_udp::names()).chain(relayed::names());
-        let further = further.chain(relay_many::names());
+        let further = further.chain(relay_latency::names()).chain(relay_many::names());
         let further = further.chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }

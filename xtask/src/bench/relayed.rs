@@ -18,7 +18,7 @@ use umptcp_testbed::program::Folder;
 use umptcp_testbed::topology::{self, Bridged};
 
 /// The server's address, and the relay's beside it.
-const SERVER: [&str; 2] = ["203.0.113.2", "203.0.113.1"];
+pub(super) const SERVER: [&str; 2] = ["203.0.113.2", "203.0.113.1"];
 
 /// What iperf3 is asked for.
 struct Figure {
@@ -125,6 +125,45 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
     Ok(sound)
 }
 
+/// A server without MPTCP behind that host.
+pub(super) fn behind(host: &Netns) -> Netns {
+    let server = Netns::new("behind");
+    server.sysctl("net.mptcp.enabled", "0");
+    veth(host, "behind", &server, "b0");
+    host.sh(&format!("ip addr add {}/24 dev behind", SERVER[1]));
+    server.sh(&format!("ip addr add {}/24 dev b0", SERVER[0]));
+    server.settle("b0");
+    server
+}
+
+/// A file `key` for a relay and its client.
+pub(super) fn keys(program: &Path) -> Result<Folder> {
+    let keys = Folder::new("relayed");
+    let line = Command::new(program).args(["relay", "key", "bench"]).output()?;
+    ensure!(line.status.success(), "no key: {}", String::from_utf8_lossy(&line.stderr));
+    let file = keys.path().join("key");
+    fs::write(&file, line.stdout)?;
+    fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+    Ok(keys)
+}
+
+/// Starts a relay with both kinds of paths over that NIC of the host, and waits until it serves.
+pub(super) fn start(host: &Netns, nic: &str, keys: &Folder, program: &Path) -> Result<Running> {
+    let mut relay = Command::new(program);
+    relay.args(["relay", "-v", "--keys"]).arg(keys.path().join("key"));
+    relay.args(["--path", nic, "--path", &format!("{nic},mode=udp")]);
+    relay.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut relay = Running::new(host.run(|| relay.spawn()).context("cannot start the relay")?);
+    let mut said = BufReader::new(relay.child().stderr.take().context("it is piped")?);
+    let mut line = String::new();
+    while !line.contains("ready: ") {
+        ensure!(said.read_line(&mut line)? > 0, "the relay ends and says {line}");
+    }
+    // What it logs of each connection is read by nobody, but must not block it.
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    Ok(relay)
+}
+
 /// A client with NICs of 300 and 200 Mbit/s, a relay on its subnet, and a server behind that.
 struct Ground {
     net: Bridged,
@@ -140,38 +179,9 @@ impl Ground {
             netns::shape(&net.client.ns, &nic.device, mbit);
             netns::shape(&net.switch, &nic.far_device, mbit);
         }
-        let server = Netns::new("behind");
-        server.sysctl("net.mptcp.enabled", "0");
-        veth(&net.server.ns, "behind", &server, "b0");
-        net.server.ns.sh(&format!("ip addr add {}/24 dev behind", SERVER[1]));
-        server.sh(&format!("ip addr add {}/24 dev b0", SERVER[0]));
-        server.settle("b0");
-        let keys = Folder::new("relayed");
-        let line = Command::new(program).args(["relay", "key", "bench"]).output()?;
-        ensure!(line.status.success(), "no key: {}", String::from_utf8_lossy(&line.stderr));
-        let file = keys.path().join("key");
-        fs::write(&file, line.stdout)?;
-        fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+        let server = behind(&net.server.ns);
+        let keys = keys(program)?;
         Ok(Ground { net, server, keys })
-    }
-
-    /// Starts the relay, and waits until it serves.
-    fn relay(&self, program: &Path) -> Result<Running> {
-        let mut relay = Command::new(program);
-        relay.args(["relay", "-v", "--keys"]).arg(self.keys.path().join("key"));
-        let nic = &self.net.server.nics[0].device;
-        relay.args(["--path", nic, "--path", &format!("{nic},mode=udp")]);
-        relay.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let spawned = self.net.server.ns.run(|| relay.spawn());
-        let mut relay = Running::new(spawned.context("cannot start the relay")?);
-        let mut said = BufReader::new(relay.child().stderr.take().context("it is piped")?);
-        let mut line = String::new();
-        while !line.contains("ready: ") {
-            ensure!(said.read_line(&mut line)? > 0, "the relay ends and says {line}");
-        }
-        // What it logs of each connection is read by nobody, but must not block it.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Ok(relay)
     }
 
     /// iperf3 as a server, once.
@@ -208,7 +218,9 @@ impl Ground {
 /// Bits per second, and CPU seconds of the whole machine per GB.
 fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path) -> Result<[f64; 2]> {
     let ground = Ground::new(program)?;
-    let _relay = (contest != Contest::Kernel).then(|| ground.relay(program)).transpose()?;
+    let host = &ground.net.server;
+    let relay = || start(&host.ns, &host.nics[0].device, &ground.keys, program);
+    let _relay = (contest != Contest::Kernel).then(relay).transpose()?;
     let _serving = ground.serve(contest)?;
     let address = match contest {
         Contest::Kernel => ground.net.server.nics[0].v4.to_string(),
