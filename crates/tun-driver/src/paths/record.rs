@@ -14,7 +14,7 @@ use crate::error::DriverError;
 use crate::lock::{self, Lock, LockError, PATIENCE, pids_shown};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -140,11 +140,9 @@ fn namespace_shown() -> String {
 }
 
 /// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all
-/// of them are known.
+/// of them are visible.
 fn namespaces_in_use() -> Option<BTreeSet<String>> {
-    // Each with a thread that is in it.
-    let mut found = BTreeMap::new();
-    let mut hidden = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for process in fs::read_dir("/proc").ok()?.flatten() {
         if !process.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
             continue;
@@ -154,38 +152,18 @@ fn namespaces_in_use() -> Option<BTreeSet<String>> {
         for thread in threads.flatten() {
             match fs::read_link(thread.path().join("ns/net")) {
                 Ok(link) => {
-                    found.insert(link.display().to_string(), thread.path());
+                    found.insert(link.display().to_string());
                 }
-                // Of one with more rights than ours, such as the first of a container, at least something can be seen.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    match namespace_seen(&thread.path()) {
-                        Ok(seen) => drop(hidden.insert(seen)),
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(_) => return None,
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
                 Err(_) => {}
             }
         }
     }
-    if !hidden.is_empty() {
-        let known: BTreeSet<u64> = found.values().filter_map(|thread| namespace_seen(thread).ok()).collect();
-        if !hidden.is_subset(&known) {
-            return None;
-        }
-    }
-    let mut found: BTreeSet<String> = found.into_keys().collect();
     // `... INODE:[...] /run/netns/NAME ... - nsfs nsfs ...`: the fourth field is the root, `net:[INODE]`.
     for line in fs::read_to_string("/proc/thread-self/mountinfo").ok()?.lines() {
         found.extend(line.split(' ').nth(3).filter(|root| root.starts_with("net:[")).map(str::to_owned));
     }
     Some(found)
-}
-
-/// What is the same for threads of one network namespace, and not for others, and may be seen by everybody: the inode of
-/// its list of devices.
-fn namespace_seen(thread: &Path) -> io::Result<u64> {
-    fs::metadata(thread.join("net/dev")).map(|metadata| metadata.ino())
 }
 
 /// A directory that only this user can write to, created if necessary. Others may look into it: control
@@ -609,16 +587,6 @@ mod tests {
         assert_eq!(registry.left_to_others(&theirs), [dead], "not of who lives, nor of another namespace");
         assert!(registry.left_to_others(&path.join("none")).is_empty());
         fs::remove_dir_all(path).unwrap();
-    }
-
-    #[test]
-    fn root_knows_the_namespaces_of_those_it_may_not_look_at() {
-        let own = Path::new("/proc/thread-self");
-        assert_eq!(namespace_seen(own).unwrap(), namespace_seen(Path::new("/proc/self")).unwrap());
-        if nix::unistd::geteuid().is_root() {
-            // In a container the first process may be one of them.
-            assert!(namespaces_in_use().is_some_and(|all| all.contains(&namespace_shown())));
-        }
     }
 
     #[test]
