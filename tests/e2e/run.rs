@@ -319,6 +319,42 @@ except Exception as e: print(\"refused\", e.errno)\n'",
     });
 }
 
+/// One hop more or less would be one that we add or hide.
+#[test]
+fn traceroute_sees_the_same_hops_as_outside() {
+    within(LIMIT, || {
+        let net = network(2);
+        // No hop is missing only because it has said too much already.
+        for ns in [&net.client.ns, &net.router, &net.server.ns] {
+            ns.sysctl("net.ipv4.icmp_ratelimit", "0");
+            ns.sysctl("net.ipv6.icmp.ratelimit", "0");
+        }
+        let (server, gateway) = (&net.server.nics[0], &net.client.nics[0]);
+        // The lines of hops without their times, which are never the same.
+        let script: String = [("udp", "-U -p 33500"), ("udp", "-p 33434"), ("icmp", "-I")]
+            .iter()
+            .flat_map(|(name, how)| {
+                [server.v4.to_string(), server.v6.to_string()].map(|address| {
+                    format!(
+                        "echo {name}; traceroute -n -q 1 -N 1 -w 5 -m 6 {how} {address} | awk 'NR > 1 {{print $1, $2}}'\n"
+                    )
+                })
+            })
+            .collect();
+        let mut direct = Command::new("sh");
+        direct.args(["-c", &script]);
+        let direct = both(&net.client.ns.run(|| direct.output()).expect("sh starts"));
+        let hops = |name: &str| {
+            format!(
+                "{name}\n1 {}\n2 {}\n{name}\n1 {}\n2 {}\n",
+                gateway.gateway_v4, server.v4, gateway.gateway_v6, server.v6
+            )
+        };
+        assert_eq!(direct, (hops("udp").repeat(2) + &hops("icmp"), Some(0)), "outside");
+        assert_eq!(run(&net.client.ns, "", &script), direct, "inside, and outside");
+    });
+}
+
 #[test]
 fn without_quic_programs_are_told_so_at_once() {
     within(LIMIT, || {
