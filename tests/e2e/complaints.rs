@@ -1,12 +1,15 @@
 //! What users of programs like `umptcp run` complain of: each as a test that it does not happen here.
 
-use crate::programs::{HTTP, assert_same, prepare, python, serve};
+use crate::programs::{HTTP, assert_same, prepare, python, serve, sh};
 use crate::run::{LIMIT, captured, network, run, wait_for_port};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use umptcp_testbed::command::Running;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{Background, Folder};
 
 const PORT: u16 = 7500;
+const HTTPS: u16 = 8443;
 
 /// Writes a program in Python to the folder, for a shell. Returns the command that runs it.
 fn written(folder: &Folder, name: &str, text: &str) -> String {
@@ -122,7 +125,7 @@ sys.stdin.readline()",
             net.server.nics[0].v4
         );
         let mut command = captured("", &format!("exec {}", written(&folder, "client.py", &client)));
-        command.stdin(std::process::Stdio::piped());
+        command.stdin(Stdio::piped());
         let mut inside = Background::spawn(&net.client.ns, command);
         assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "live b'x'"]);
         let before = usage(inside.process().id());
@@ -144,14 +147,21 @@ fn paths_of_a_small_mtu_carry_whole_files() {
         net.client.ns.sh(&format!("ip link set {} mtu 1280", net.client.nics[0].device));
         net.router.sh(&format!("ip link set {} mtu 1280", net.client.nics[1].far_device));
         let folder = prepare(&net, "mtu");
-        let _nginx = serve(&net, &folder);
         let (path, server) = (folder.path().display(), net.server.nics[0].v4);
+        let tls = format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test -keyout key.pem -out cert.pem 2>&1 &&
+             sed -i 's|listen {HTTP};|& listen {HTTPS} ssl; ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;|' nginx.conf"
+        );
+        sh(&net.server.ns, &folder, &tls);
+        let _nginx = serve(&net, &folder);
+        wait_for_port(&net.server.ns, HTTPS);
         let script = format!(
-            "cd {path} && curl -sS -o copy http://{server}:{HTTP}/big && curl -sS -X POST -d @www/s1 -o /dev/null http://{server}:{HTTP}/s2"
+            "cd {path} && curl -sS -o copy http://{server}:{HTTP}/big && curl -sS -X POST -d @www/s1 -o /dev/null http://{server}:{HTTP}/s2 &&
+             curl -sS -k -o secret https://{server}:{HTTPS}/big && curl -sS -k -X POST -d @www/s1 -o /dev/null https://{server}:{HTTPS}/s2"
         );
         let (said, code) = run(&net.client.ns, "--summary", &script);
-        assert!(code == Some(0) && said.contains("2 connections: 2 MPTCP, 0 TCP"), "{said}");
-        assert_same(&folder, "www/big", "copy");
+        assert!(code == Some(0) && said.contains("4 connections: 4 MPTCP, 0 TCP"), "{said}");
+        ["copy", "secret"].iter().for_each(|copy| assert_same(&folder, "www/big", copy));
     });
 }
 
@@ -179,7 +189,7 @@ while True:
             folder.path().display()
         );
         let mut command = captured("", &dig);
-        command.stdin(std::process::Stdio::piped());
+        command.stdin(Stdio::piped());
         let mut inside = Background::spawn(&net.client.ns, command);
         assert_eq!([inside.next_line(), inside.next_line()], ["192.0.2.7", "ready"]);
         let before = usage(inside.process().id());
@@ -231,6 +241,75 @@ asyncio.run(main())",
         let (said, code) = run(&net.client.ns, "--summary", &written(&folder, "client.py", &client));
         assert!(code == Some(0) && said.starts_with("1000\n"), "{said}");
         assert!(said.contains("1000 connections: "), "{said}");
+    });
+}
+
+/// Twenty thousand connections of one request each, fifty at a time: none is lost, and none leaves anything in us.
+#[test]
+fn short_connections_leave_nothing_behind() {
+    within(LIMIT * 3, || {
+        let net = network(2);
+        let folder = Folder::new("short");
+        let server = format!(
+            "
+import asyncio
+async def answer(r, w):
+    w.write(await r.readexactly(100)); await r.read(); w.close()
+async def main():
+    s = await asyncio.start_server(answer, '', {PORT}, backlog=1000)
+    await s.serve_forever()
+asyncio.run(main())"
+        );
+        let server = written(&folder, "server.py", &server);
+        let mut mptcpize = Command::new("mptcpize");
+        mptcpize.args(["run", "sh", "-c", &format!("exec {server}")]);
+        mptcpize.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _server = net.server.ns.run(|| mptcpize.spawn()).map(Running::new).expect("mptcpize starts");
+        wait_for_port(&net.server.ns, PORT);
+        // What the client's kernel keeps for a minute of each connection is not to use up its ports.
+        let client = format!(
+            "
+import asyncio, os, sys
+async def ask():
+    r, w = await asyncio.open_connection('{}', {PORT})
+    data = os.urandom(100); w.write(data); w.write_eof()
+    same = await r.read() == data
+    w.close()
+    return same
+async def some(n):
+    left, good = n, 0
+    async def one_after_another():
+        nonlocal left, good
+        while left > 0:
+            left -= 1
+            same = await ask()
+            good += same
+    await asyncio.gather(*(one_after_another() for _ in range(50)))
+    print(good, flush=True)
+open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('2000 65000')
+for n in 500, 19_500:
+    asyncio.run(some(n))
+    sys.stdin.readline()",
+            net.server.nics[0].v4
+        );
+        let mut command = captured("--summary", &format!("exec {}", written(&folder, "client.py", &client)));
+        command.stdin(Stdio::piped());
+        let mut inside = Background::spawn(&net.client.ns, command);
+        assert_eq!(inside.next_line(), "500");
+        let before = usage(inside.process().id());
+        inside.write_line("go on");
+        assert_eq!(inside.next_line(), "19500");
+        // The last of them may still be about to close.
+        let end = Instant::now() + Duration::from_secs(30);
+        let restored = |(open, kilobytes): (usize, u64)| open == before.0 && kilobytes < before.1 + 5_000;
+        while !restored(usage(inside.process().id())) {
+            let after = usage(inside.process().id());
+            assert!(Instant::now() < end, "descriptors and kB: {before:?} before, {after:?} after");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        inside.write_line("end");
+        let (code, _, said) = inside.finish();
+        assert!(code == Some(0) && said.contains("20000 connections: 20000 MPTCP, 0 TCP"), "{said}");
     });
 }
 
