@@ -89,10 +89,11 @@ fn the_second_address_of_a_name_is_taken_when_the_first_refuses() {
 }
 
 /// Attempts to reach dead hosts hold a bounded number of places, and those that are alive do not wait for
-/// them.
+/// them: 88,000 of them took the memory of others. A SYN that is sent again and again, as by the twenty that go on
+/// all the while and by a socket of ours, is one attempt.
 #[test]
 fn dead_hosts_delay_nobody_and_hold_little_memory() {
-    within(LIMIT, || {
+    within(LIMIT * 3, || {
         let net = network(2);
         let folder = Folder::new("dead");
         net.server.ns.nft(&dropping("9"));
@@ -108,34 +109,51 @@ socketserver.ThreadingTCPServer(('', {PORT}), H).serve_forever()"
         wait_for_port(&net.server.ns, PORT);
         let client = format!(
             "
-import socket, sys, time
+import socket, struct, sys
 server = '{}'
 dead = []
 def dial(n):
     for _ in range(n):
         s = socket.socket(); s.setblocking(False); s.connect_ex((server, 9)); dead.append(s)
 def live():
-    s = socket.create_connection((server, {PORT}), 10); s.settimeout(10); s.sendall(b'x'); print('live', s.recv(9), flush=True)
-live(); dial(20); live()
+    s = socket.create_connection((server, {PORT}), 60); s.settimeout(60); s.sendall(b'x'); assert s.recv(9) == b'x'
+live(); dial(20); live(); print('live', flush=True)
+held = dead[:]; dead.clear()
 sys.stdin.readline()
-# As one that is torn down and begun anew each time.
-for _ in range(30): dial(200); time.sleep(0.05); [s.close() for s in dead]; dead.clear()
+# As one that is torn down and begun anew each time. The live one comes behind all of them, so that none is lost because
+# more wait than a busy host reads.
+for _ in range(436):
+    dial(200); live(); [s.close() for s in dead]; dead.clear()
+# One SYN, five thousand times.
+own = held[0].getsockname()[0]
+def checksum(data):
+    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+syn = lambda sum: struct.pack('!HHIIBBHHH', 1999, 9, 7, 0, 5 << 4, 2, 64000, sum, 0)
+syn = syn(checksum(socket.inet_aton(own) + socket.inet_aton(server) + struct.pack('!HH', 6, 20) + syn(0)))
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+for n in range(5000):
+    raw.sendto(syn, (server, 0))
+    if n % 100 == 99: live()
 dial(800); live(); print('done', flush=True)
 sys.stdin.readline()",
             net.server.nics[0].v4
         );
-        let mut command = captured("", &format!("exec {}", written(&folder, "client.py", &client)));
+        let mut command = captured("--summary", &format!("exec {}", written(&folder, "client.py", &client)));
         command.stdin(Stdio::piped());
         let mut inside = Background::spawn(&net.client.ns, command);
-        assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "live b'x'"]);
+        assert_eq!(inside.next_line(), "live");
         let before = usage(inside.process().id());
         inside.write_line("go on");
-        assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "done"]);
+        assert_eq!(inside.next_line(), "done");
         let after = usage(inside.process().id());
         assert_eq!(before.0, after.0, "descriptors");
-        assert!(after.1 < before.1 + 40_000, "{} kB before, {} kB after 6,800 attempts", before.1, after.1);
+        assert!(after.1 < before.1 + 40_000, "{} kB before, {} kB after 88,000 attempts", before.1, after.1);
         inside.write_line("end");
-        assert_eq!(inside.finish().0, Some(0));
+        let (code, _, said) = inside.finish();
+        // Those that were alive, and none of the others.
+        assert!(code == Some(0) && said.contains("489 connections: "), "{said}");
     });
 }
 
