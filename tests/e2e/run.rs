@@ -455,6 +455,31 @@ fn a_path_that_dies_goes_unnoticed() {
     });
 }
 
+/// A third path of a fiftieth of the others' rate, which loses one packet in twenty, holds up nothing: every byte
+/// arrives both ways, and few of them come by it. That it makes nothing slower is a benchmark's to show.
+#[test]
+fn a_path_that_is_slow_and_loses_packets_carries_little() {
+    within(LIMIT, || {
+        let net = network(3);
+        // Slow enough for one NIC not to be enough on a busy machine, with single packets.
+        [0, 1].iter().for_each(|nic| net.shape_client(*nic, 10.0));
+        net.shape_client(2, 0.2);
+        net.lose_at_random_on_links(&[0.0, 0.0, 0.05]);
+        let server = serve(&net, "mptcp", 1);
+        let before = topology::both_ways(&net.client_link_bytes());
+        let (said, code) =
+            run(&net.client.ns, "--summary", &measure(&net, "--bytes 12Mi --direction both --verify"));
+        assert!(code == Some(0) && said.contains("1 connection: 1 MPTCP, 0 TCP"), "{said}");
+        drop(server);
+        let after = topology::both_ways(&net.client_link_bytes());
+        let carried: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        assert!(carried[..4].iter().all(|bytes| *bytes > 1 << 20), "{carried:?}\n{said}");
+        // Downwards it is the kernel that chooses.
+        assert!(carried[4] < 1 << 20 && carried[5] < 5 << 19, "{carried:?}\n{said}");
+        assert!(carried[5] > 0 && net.lost_at_random() > 0, "{carried:?}\n{said}");
+    });
+}
+
 #[test]
 fn signals_are_the_programs_and_a_killed_run_takes_it_along() {
     within(LIMIT, || {
