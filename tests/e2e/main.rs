@@ -9,6 +9,7 @@ mod complaints;
 mod control;
 mod doctor;
 mod fallback;
+mod firewalls;
 mod inside_udp;
 mod languages;
 mod lossy;

@@ -319,6 +319,42 @@ except Exception as e: print(\"refused\", e.errno)\n'",
     });
 }
 
+/// One hop more or less would be one that we add or hide.
+#[test]
+fn traceroute_sees_the_same_hops_as_outside() {
+    within(LIMIT, || {
+        let net = network(2);
+        // No hop is missing only because it has said too much already.
+        for ns in [&net.client.ns, &net.router, &net.server.ns] {
+            ns.sysctl("net.ipv4.icmp_ratelimit", "0");
+            ns.sysctl("net.ipv6.icmp.ratelimit", "0");
+        }
+        let (server, gateway) = (&net.server.nics[0], &net.client.nics[0]);
+        // The lines of hops without their times, which are never the same.
+        let script: String = [("udp", "-U -p 33500"), ("udp", "-p 33434"), ("icmp", "-I")]
+            .iter()
+            .flat_map(|(name, how)| {
+                [server.v4.to_string(), server.v6.to_string()].map(|address| {
+                    format!(
+                        "echo {name}; traceroute -n -q 1 -N 1 -w 5 -m 6 {how} {address} | awk 'NR > 1 {{print $1, $2}}'\n"
+                    )
+                })
+            })
+            .collect();
+        let mut direct = Command::new("sh");
+        direct.args(["-c", &script]);
+        let direct = both(&net.client.ns.run(|| direct.output()).expect("sh starts"));
+        let hops = |name: &str| {
+            format!(
+                "{name}\n1 {}\n2 {}\n{name}\n1 {}\n2 {}\n",
+                gateway.gateway_v4, server.v4, gateway.gateway_v6, server.v6
+            )
+        };
+        assert_eq!(direct, (hops("udp").repeat(2) + &hops("icmp"), Some(0)), "outside");
+        assert_eq!(run(&net.client.ns, "", &script), direct, "inside, and outside");
+    });
+}
+
 #[test]
 fn without_quic_programs_are_told_so_at_once() {
     within(LIMIT, || {
@@ -416,6 +452,31 @@ fn a_path_that_dies_goes_unnoticed() {
         let (code, _, said) = transfer.finish();
         assert_eq!(code, Some(0), "{said}");
         drop(server);
+    });
+}
+
+/// A third path of a fiftieth of the others' rate, which loses one packet in twenty, holds up nothing: every byte
+/// arrives both ways, and few of them come by it. That it makes nothing slower is a benchmark's to show.
+#[test]
+fn a_path_that_is_slow_and_loses_packets_carries_little() {
+    within(LIMIT, || {
+        let net = network(3);
+        // Slow enough for one NIC not to be enough on a busy machine, with single packets.
+        [0, 1].iter().for_each(|nic| net.shape_client(*nic, 10.0));
+        net.shape_client(2, 0.2);
+        net.lose_at_random_on_links(&[0.0, 0.0, 0.05]);
+        let server = serve(&net, "mptcp", 1);
+        let before = topology::both_ways(&net.client_link_bytes());
+        let (said, code) =
+            run(&net.client.ns, "--summary", &measure(&net, "--bytes 12Mi --direction both --verify"));
+        assert!(code == Some(0) && said.contains("1 connection: 1 MPTCP, 0 TCP"), "{said}");
+        drop(server);
+        let after = topology::both_ways(&net.client_link_bytes());
+        let carried: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        assert!(carried[..4].iter().all(|bytes| *bytes > 1 << 20), "{carried:?}\n{said}");
+        // Downwards it is the kernel that chooses.
+        assert!(carried[4] < 1 << 20 && carried[5] < 5 << 19, "{carried:?}\n{said}");
+        assert!(carried[5] > 0 && net.lost_at_random() > 0, "{carried:?}\n{said}");
     });
 }
 

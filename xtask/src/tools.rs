@@ -38,6 +38,7 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "getcap", package: "libcap2-bin" },
     Tool { program: "dig", package: "bind9-dnsutils" },
     Tool { program: "traceroute", package: "traceroute" },
+    Tool { program: "openssl", package: "openssl" },
     Tool { program: "node", package: "nodejs" },
     // With the compiler, for a program in one source file.
     Tool { program: "javac", package: "default-jdk-headless" },
