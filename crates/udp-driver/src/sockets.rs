@@ -42,8 +42,8 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether the system has told of an error since this was asked last.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn has_failed(&self) -> bool {
         self.errors.load(Ordering::Relaxed) && self.errors.swap(false, Ordering::Relaxed)
     }
@@ -87,8 +87,8 @@ impl Sockets {
         })
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Largest IP packet that the NIC takes, in bytes.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn mtu(&self) -> u32 {
         self.mtu.load(Ordering::Relaxed)
     }
@@ -98,8 +98,8 @@ impl Sockets {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// How often the MTU or the addresses have changed. What the system has refused before, it may do now.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn changes(&self) -> u32 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -113,8 +113,8 @@ impl Sockets {
         self.watched.wake();
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Name of the NIC.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn device(&self) -> &str {
         &self.device
     }
@@ -141,8 +141,8 @@ impl Sockets {
         Ok(found.other)
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether [`ready`](Self::ready) also waits for room in a socket's queue.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn watch_room(&self, local: &Local, wanted: bool) {
         let watched = self.watched.watch_room(&local.socket, local.token, wanted);
         // Fails if it has been closed meanwhile. What waits for it is sent by another one.
@@ -151,8 +151,8 @@ impl Sockets {
         }
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// Whether the socket has not been closed yet. Nobody tells of room in one that has.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub(crate) fn has(&self, local: &Local) -> bool {
         self.table().by_token.contains_key(&local.token)
     }

@@ -129,12 +129,12 @@ impl Events {
         self.recv_timeout(Duration::ZERO)
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while [`recv`](Self::recv) would not wait, for event loops. Every call
     /// returns the same.
     ///
     /// # Errors
     /// When the process has too many descriptors.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub fn readiness(&self) -> io::Result<Readiness> {
         self.watcher.events().descriptor().open()?;
         self.watcher.events().show();

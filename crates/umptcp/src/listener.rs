@@ -253,12 +253,12 @@ impl MptcpListener {
         Ok(())
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every
     /// call returns the same.
     ///
     /// # Errors
     /// When the process has too many descriptors.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub fn readiness(&self) -> io::Result<Readiness> {
         self.shared.ready().descriptor().open()?;
         self.shared.ready().show();

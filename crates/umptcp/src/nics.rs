@@ -932,9 +932,9 @@ fn may_pass(error: &DriverError) -> bool {
     )
 }
 
-#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 /// Whether this thread has CAP_NET_ADMIN, without which each step would fail with its own message. True if
 /// that cannot be found out.
+#[cfg(all(target_os = "linux", not(umptcp_portable)))]
 fn may_administer() -> bool {
     const NET_ADMIN: u32 = 12;
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();

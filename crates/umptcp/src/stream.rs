@@ -279,12 +279,12 @@ impl MptcpStream {
         Ok(())
     }
 
-    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     /// A descriptor that is readable while a read would not wait and writable while a write would not, for
     /// event loops. It belongs to the connection: every call returns the same, for every handle.
     ///
     /// # Errors
     /// When the process has too many descriptors.
+    #[cfg(all(target_os = "linux", not(umptcp_portable)))]
     pub fn readiness(&self) -> io::Result<Readiness> {
         self.0.shared.descriptor().open()?;
         self.0.shared.show();
