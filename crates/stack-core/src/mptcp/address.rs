@@ -192,11 +192,10 @@ impl Connection {
     pub(crate) fn on_ports_withdrawn(&mut self, ctx: &mut Context, now: Instant, gone: &[(IpAddr, u16)]) {
         let ids: SmallVec<[AddressId; 8]> =
             gone.iter().filter_map(|(local, port)| self.addresses.adverts.id_at(*local, *port)).collect();
-        if ids.is_empty() || self.withdraw_addresses(ctx, now, &ids).is_err() {
-            return;
+        if !ids.is_empty() {
+            // Without MPTCP nothing was advertised.
+            let _ = self.handle_withdraw(ctx, now, &ids);
         }
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
     }
 
     /// The ID for an advertisement of `address`, which stands for our `local`.
@@ -239,7 +238,20 @@ impl Connection {
 
     /// The application withdraws local addresses: their subflows are closed if there are others, no new ones
     /// are opened from them, and the peer is told (RFC 8684 §3.4.2).
-    pub(crate) fn withdraw_addresses(
+    pub(crate) fn handle_withdraw(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        ids: &[AddressId],
+    ) -> Result<(), SignalError> {
+        self.withdraw_addresses(ctx, now, ids)?;
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+        Ok(())
+    }
+
+    /// The same in mid-step: indices stay as they are.
+    pub(super) fn withdraw_addresses(
         &mut self,
         ctx: &mut Context,
         now: Instant,
@@ -547,11 +559,10 @@ impl Connection {
         let ids: SmallVec<[AddressId; 8]> = on_it.map(Subflow::local_id).collect();
         let others = self.subflows.iter().any(|m| m.tcp.path() != path && m.can_send_data());
         // Without another it is lost with the path, and what ended has nothing to say.
-        if ids.is_empty() || !others || self.withdraw_addresses(ctx, now, &ids).is_err() {
-            return;
+        if !ids.is_empty() && others {
+            // Without MPTCP there is no other subflow.
+            let _ = self.handle_withdraw(ctx, now, &ids);
         }
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
     }
 
     /// Subflows on a path that are being closed.

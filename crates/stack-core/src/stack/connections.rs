@@ -272,7 +272,7 @@ impl Stack {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
-        c.withdraw_addresses(&mut self.ctx, now, ids)?;
+        c.handle_withdraw(&mut self.ctx, now, ids)?;
         self.touched(connection);
         Ok(())
     }

@@ -741,6 +741,21 @@ fn an_address_that_we_withdrew_is_not_joined_from_again() {
     }
 }
 
+/// Nothing tells the peer of the end of a join that it has not answered yet: it is gone at once.
+#[test]
+fn a_join_in_progress_ends_when_its_address_is_withdrawn() {
+    let mut l = client(2);
+    let from = |s: &Seen| s.seg.flags.syn && s.from.ip() == stack_address(1);
+    assert!(l.advance_until(Duration::from_secs(1), from).is_some());
+    l.stack.withdraw_addresses(l.now, l.conn, &[AddressId(1)]).expect("withdraw");
+    assert_eq!(l.subflows().len(), 1);
+    l.poll();
+    let told = l.take(|s| !removed(s).is_empty()).expect("told");
+    assert_eq!(removed(&told), [1]);
+    l.advance(Duration::from_secs(10));
+    assert!(!l.take_all().iter().any(from));
+}
+
 #[test]
 fn a_path_that_goes_takes_its_addresses_with_it() {
     let mut l = Lab::server(ConnectionConfig::default(), 3);
