@@ -12,8 +12,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
@@ -231,7 +231,8 @@ pub(crate) struct Serve {
 
 /// A server whose clients say with their first byte whether they want anything.
 pub(crate) fn serve(options: &Serve) -> Result<()> {
-    let listener = TcpListener::bind(options.at).with_context(|| format!("cannot listen at {}", options.at))?;
+    let listener =
+        TcpListener::bind(options.at).with_context(|| format!("cannot listen at {}", options.at))?;
     raise_limit(getrlimit(Resource::RLIMIT_NOFILE)?.1)?;
     println!("ready");
     let idle = Arc::new(Mutex::new(Vec::new()));
