@@ -142,7 +142,11 @@ fn a_published_port_leads_to_a_server_under_run() {
                 for _ in 0..100 {
                     let (said, code) = both(&visit(&world.server, to, port, 1 << 20).wait());
                     if code == Some(0) {
-                        return assert_eq!(said, format!("whole True {who}\n").replace(" \n", "\n"), "{port}");
+                        return assert_eq!(
+                            said,
+                            format!("whole True {who}\n").replace(" \n", "\n"),
+                            "{port}"
+                        );
                     }
                     sleep(Duration::from_millis(100));
                 }

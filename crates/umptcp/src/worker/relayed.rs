@@ -53,6 +53,8 @@ struct Asking {
     challenge: Option<Challenge>,
     /// The relay has answered the SYN.
     reached: bool,
+    /// It is not used while the same is tried in another way.
+    held: bool,
     give_up: Instant,
 }
 
@@ -82,9 +84,11 @@ impl Relayed {
     pub(super) fn ask(&mut self, cx: &mut Context<'_>, id: ConnectionId, wanted: Wanted) {
         let give_up = cx.now + PATIENCE;
         let reader = AnswerReader::default();
-        let (unsent, challenge, reached) = (None, None, false);
-        self.asking.insert(id, Asking { wanted, unsent, reader, challenge, reached, give_up });
+        let (unsent, challenge, reached, held) = (None, None, false, false);
+        self.asking.insert(id, Asking { wanted, unsent, reader, challenge, reached, held, give_up });
         self.due.insert((give_up, id));
+        // Nobody has anything of the server until the answer is used.
+        cx.stack.may_be_repeated(id);
         if cx.stack.awaits_data(id) {
             self.send(cx, id);
         }
@@ -95,15 +99,26 @@ impl Relayed {
         self.asking.contains_key(&id)
     }
 
-    /// The relay is reached.
+    /// The relay is reached, and asked.
     pub(super) fn on_reached(&mut self, id: ConnectionId) {
         if let Some(asking) = self.asking.get_mut(&id) {
-            asking.reached = true;
+            (asking.reached, asking.held) = (true, false);
+        }
+    }
+
+    /// Until the relay is [reached](Self::on_reached), nothing is said to it, and its answer to what went with the SYN
+    /// is not looked at.
+    pub(super) fn hold(&mut self, id: ConnectionId) {
+        if let Some(asking) = self.asking.get_mut(&id) {
+            asking.held = true;
         }
     }
 
     /// Sends and receives what can be.
     pub(super) fn look(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Answer {
+        if self.asking.get(&id).is_some_and(|asking| asking.held) {
+            return Answer::Awaited;
+        }
         self.send(cx, id);
         let Some(asking) = self.asking.get_mut(&id) else { return Answer::Awaited };
         let server = asking.wanted.server;
