@@ -37,5 +37,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let hours = options.hours.unwrap_or(if options.real { 1.0 } else { 24.0 });
     ensure!(hours > 0.0 && hours <= 100_000.0, "--hours is a number of hours, more than 0");
-    if options.real { real::run(options, hours) } else { virtual_time::run(hours, options.seed, options.debug) }
+    if options.real {
+        real::run(options, hours)
+    } else {
+        virtual_time::run(hours, options.seed, options.debug)
+    }
 }
