@@ -240,8 +240,9 @@ pub(crate) fn serve(options: &Serve) -> Result<()> {
         let idle = idle.clone();
         // One that cannot have a thread is closed, which its client sees.
         let _ = thread::Builder::new().stack_size(SMALL).spawn(move || {
+            let quiet = serve_one(stream);
             // Held until this process ends.
-            idle.lock().unwrap_or_else(PoisonError::into_inner).extend(serve_one(stream));
+            idle.lock().unwrap_or_else(PoisonError::into_inner).extend(quiet);
         });
     }
     Ok(())
