@@ -13,6 +13,13 @@ const BURST: Duration = Duration::from_millis(1);
 /// unless they take longer than this.
 const PAIR: Duration = Duration::from_millis(10);
 
+/// A burst may be at least so long where the path is short: this where the round trip takes no time, and half of it for
+/// each [`NEAR`] that it takes. Between a host and its neighbours such a burst waits in no queue that matters, while each
+/// segment costs the same whatever its size: many connections, each slow because segments are small, would stay so. Linux
+/// has the like since 5.18 (`tcp_tso_rtt_log`), with 64 kB on top; that much costs others behind a shaper their turn.
+const NEAR_BURST: u64 = 16 << 10;
+const NEAR: Duration = Duration::from_micros(512);
+
 /// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a
 /// debt, so that 64 kB segments need no bucket of that size.
 #[derive(Clone, Debug)]
@@ -99,21 +106,34 @@ impl Pacer {
 /// multiple of `mss`, at most `max`; at least two `mss` where these take no longer than ten milliseconds,
 /// otherwise one.
 ///
+/// `near` is the least round trip there was: where it is short, it is 16 kB at least, as far as the path's NIC, which sends
+/// `line` bytes per second, takes that in a millisecond.
+///
 /// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`)
 /// it is the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.
-pub(super) fn segment_size(rate: Option<u64>, mss: u32, max: usize) -> usize {
+pub(super) fn segment_size(
+    rate: Option<u64>,
+    line: Option<u64>,
+    near: Option<Duration>,
+    mss: u32,
+    max: usize,
+) -> usize {
     let mss = mss.max(1) as usize;
     if max < mss {
         return max;
     }
     let most = max / mss;
-    let Some(rate) = rate else { return most * mss };
-    let within = |t: Duration| {
-        let bytes = u128::from(rate) * t.as_nanos() / NANOS.unsigned_abs();
-        usize::try_from(bytes).unwrap_or(usize::MAX) / mss
-    };
-    let least = if within(PAIR) >= 2 { 2 } else { 1 };
-    within(BURST).max(least).min(most) * mss
+    let Some(rate) = rate.into_iter().chain(line).min() else { return most * mss };
+    let bytes = |rate: u64, t: Duration| u128::from(rate) * t.as_nanos() / NANOS.unsigned_abs();
+    let packets = |bytes: u128| usize::try_from(bytes).unwrap_or(usize::MAX) / mss;
+    let least = if packets(bytes(rate, PAIR)) >= 2 { 2 } else { 1 };
+    let near = near.map_or(0, |rtt| {
+        let halves = rtt.as_nanos() / NEAR.as_nanos();
+        NEAR_BURST.checked_shr(u32::try_from(halves).unwrap_or(u32::MAX)).unwrap_or(0)
+    });
+    let burst = bytes(rate, BURST).max(u128::from(near));
+    let burst = burst.min(line.map_or(u128::MAX, |line| bytes(line, BURST)));
+    packets(burst).max(least).min(most) * mss
 }
 
 #[cfg(test)]
@@ -198,12 +218,36 @@ mod tests {
             (Some(0), 65_000, 1_460),
             (Some(u64::MAX), usize::MAX, usize::MAX / 1_460 * 1_460),
         ] {
-            let size = segment_size(rate, MSS, max);
+            let size = segment_size(rate, None, None, MSS, max);
             if rate != Some(u64::MAX) {
                 assert_eq!(size, expected, "{rate:?} {max}");
             }
             assert!(size <= max);
         }
+    }
+
+    #[test]
+    fn a_short_path_takes_larger_segments_as_far_as_its_nic_does() {
+        let us = Duration::from_micros;
+        for (near, line, expected) in [
+            (us(80), None, 16_060),
+            (us(600), None, 7_300),
+            (us(1_100), None, 2_920),
+            (us(3_000), None, 2_920),
+            (Duration::from_secs(3_600), None, 2_920),
+            (us(80), Some(12_500_000), 11_680),
+            (us(80), Some(1_250_000), 2_920),
+        ] {
+            assert_eq!(
+                segment_size(Some(1_500_000), line, Some(near), MSS, 65_000),
+                expected,
+                "{near:?} {line:?}"
+            );
+        }
+        // The caller's limit counts, and without a rate there is no other.
+        assert_eq!(segment_size(Some(1_500_000), None, Some(us(80)), MSS, 8_000), 7_300);
+        assert_eq!(segment_size(Some(37_500_000), None, Some(us(80)), MSS, 65_000), 36_500);
+        assert_eq!(segment_size(None, None, Some(us(80)), MSS, 65_000), 64_240);
     }
 
     #[test]

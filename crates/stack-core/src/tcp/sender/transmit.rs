@@ -155,7 +155,7 @@ impl<M: Copy + Debug> Sender<M> {
     ///
     /// A millisecond of the slower one of pacing and the path's NIC: a window may be far above what the NIC sends, as
     /// long as what waits in front of it is no part of the round trip. Shapers cut what is longer than their bucket into
-    /// single packets, which cost everybody behind them ten times as much.
+    /// single packets, which cost everybody behind them ten times as much. Short paths take more.
     ///
     /// It is never more than a quarter of the congestion window. A segment becomes a burst that the receiver
     /// may answer with one ACK; if a window were one or two such bursts, a single lost ACK would stop the ACK
@@ -168,8 +168,8 @@ impl<M: Copy + Debug> Sender<M> {
         }
         let share = u32::try_from(cc.window(self.id) / SEGMENTS_PER_WINDOW).unwrap_or(u32::MAX);
         let max = (max_segment.min(share) / packet * packet).max(packet);
-        let rate = self.pacing_rate(cc).into_iter().chain(self.line_rate).min();
-        pacing::segment_size(rate, packet, max as usize) as u32
+        let near = self.rtt.min_rtt();
+        pacing::segment_size(self.pacing_rate(cc), self.line_rate, near, packet, max as usize) as u32
     }
 
     /// Sends new data. The caller has checked windows and pacing.
