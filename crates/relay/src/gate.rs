@@ -170,7 +170,12 @@ impl Gate {
         now: u64,
     ) -> Result<Option<(Admitted, usize)>, Refusal> {
         let Some((message, length)) = Message::decode(stream)? else { return Ok(None) };
-        let (cookie, asked) = match &message.tlvs[..] {
+        let tlvs = match message.tlvs.split_last() {
+            // How it is answered is not asked here.
+            Some((Tlv::EarlyAnswer, others)) => others,
+            _ => &message.tlvs[..],
+        };
+        let (cookie, asked) = match tlvs {
             [Tlv::Cookie(cookie), asked] => (Some(cookie), asked),
             [asked] => (None, asked),
             _ => return Err(Refusal::NotARequest),
@@ -298,6 +303,27 @@ mod tests {
     }
 
     #[test]
+    fn a_request_says_whether_it_may_be_answered_early_and_nobody_else_does() {
+        let (mut gate, who) = (gate(), credential("a", 1));
+        let request = Request::connect("192.0.2.1:80".parse().unwrap());
+        let early = request.encode_after(Some(&who), NOW, None, true).unwrap();
+        // Taken out, and put in.
+        let without = [&[early[0], early[1] - 1][..], &early[2..early.len() - 4]].concat();
+        let plain = ask(&who, NOW);
+        let with = [&[plain[0], plain[1] + 1][..], &plain[2..], &early[early.len() - 4..]].concat();
+        for changed in [without, with] {
+            assert_eq!(gate.admit(&changed, NOW), Err(Refusal::WrongKey("a".parse().unwrap())));
+        }
+        let (admitted, length) = gate.admit(&early, NOW).unwrap().unwrap();
+        assert_eq!((admitted.request, length), (request.clone(), early.len()));
+        // Where nobody needs a key, and by itself it asks for nothing.
+        let open = request.encode_after(None, 0, None, true).unwrap();
+        assert_eq!(Gate::open().admit(&open, NOW).unwrap().map(|(a, _)| a.request), Some(request));
+        let alone = Message::new([Tlv::EarlyAnswer]).encode().unwrap();
+        assert_eq!(Gate::open().admit(&alone, NOW), Err(Refusal::NotARequest));
+    }
+
+    #[test]
     fn what_is_no_request_is_answered_as_rfc_8803_has_it() {
         let mut gate = gate();
         let both = Message::new([Tlv::Info, Tlv::Cookie(vec![1; 4])]).encode().unwrap();
@@ -337,7 +363,7 @@ mod tests {
         let [ours, other] = [1, 2].map(|byte| Challenge::from([byte; crate::cookie::CHALLENGE]));
         // By a clock that is behind, too.
         for time in [NOW - 100 * SECOND, NOW + 1] {
-            let answer = request.encode_after(Some(&who), time, Some(ours)).unwrap();
+            let answer = request.encode_after(Some(&who), time, Some(ours), false).unwrap();
             assert!(matches!(gate.admit(&answer, NOW), Err(Refusal::WrongKey(_))));
             assert!(matches!(gate.admit_after(&answer, Some(other), NOW), Err(Refusal::WrongKey(_))));
             let recorded = request.encode(Some(&who), time).unwrap();

@@ -10,14 +10,14 @@ use umptcp_stack_core::wire::mptcp::{DataAck, Dss, MpCapable, MptcpOption, VERSI
 use umptcp_stack_core::wire::tcp::TcpFlags;
 use umptcp_testkit::script::*;
 
-type Cookie = Vec<u8>;
+pub(crate) type Cookie = Vec<u8>;
 
 fn config() -> ConnectionConfig {
     ConnectionConfig::default().with_fast_open(true)
 }
 
 /// Listens, with up to `queue` pending requests.
-fn listening(queue: usize) -> Lab {
+pub(crate) fn listening(queue: usize) -> Lab {
     let mut lab = Lab::new();
     let mut options = ListenOptions::new(SocketAddr::new(STACK, PORT), 8);
     options.fast_open = queue;
@@ -26,7 +26,7 @@ fn listening(queue: usize) -> Lab {
 }
 
 /// A SYN with a cookie and data; returns the peer's end and what the stack answers.
-fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sent) {
+pub(crate) fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sent) {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let start = end.seq;
     let syn_ack = only(send(&mut end, lab, SYN, &[capable_syn()], Some(cookie), data));
@@ -38,7 +38,7 @@ fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sen
 }
 
 /// Sends a segment with a Fast Open option.
-fn send(
+pub(crate) fn send(
     end: &mut End,
     lab: &mut Lab,
     flags: TcpFlags,
@@ -59,7 +59,7 @@ fn cookie_of(s: &Sent) -> Option<Cookie> {
 }
 
 /// The peer asks for a cookie and gets one, beside MP_CAPABLE and all other options.
-fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
+pub(crate) fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let syn_ack = only(send(&mut end, lab, SYN, &[capable_syn()], Some(&[]), &[]));
     key_of(&syn_ack);
@@ -70,7 +70,7 @@ fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
 }
 
 /// The DATA_ACK of the stack, relative to the peer's first data byte.
-fn acked(s: &Sent, keys: Keys) -> u64 {
+pub(crate) fn acked(s: &Sent, keys: Keys) -> u64 {
     let MptcpOption::Dss(start) = Keys { own: keys.stack, stack: keys.own }.dss(0, None) else { panic!() };
     match (s.dss().and_then(|d| d.ack), start.ack) {
         (Some(DataAck::Long(ack)), Some(DataAck::Long(start))) => ack.wrapping_sub(start),

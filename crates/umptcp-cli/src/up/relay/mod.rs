@@ -334,6 +334,10 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
         bytes.extend_from_slice(&more);
         let now = nanoseconds(SystemTime::now());
         let admitted = lock(&shared.gate).admit_after(&bytes, challenge, now);
+        // Only with somebody's key, or where nobody needs one.
+        if matches!(admitted, Ok(Some(_)) | Err(Refusal::Unsure(_))) && takes_early_answer(&bytes) {
+            stream.get_ref().answer_early();
+        }
         match admitted {
             Ok(None) => {}
             // Where data follow the request, there is no place for another one.
@@ -356,6 +360,11 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
 /// Whether a request is all that a client has sent.
 fn is_all(bytes: &[u8]) -> bool {
     matches!(Message::decode(bytes), Ok(Some((_, length))) if length == bytes.len())
+}
+
+/// Whether a client takes an answer before its key of MPTCP has come.
+fn takes_early_answer(bytes: &[u8]) -> bool {
+    matches!(Message::decode(bytes), Ok(Some((message, _))) if message.tlvs.contains(&Tlv::EarlyAnswer))
 }
 
 async fn refuse(stream: MptcpStream, why: ConvertError) {
