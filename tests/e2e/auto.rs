@@ -4,10 +4,11 @@ use crate::inside_udp::{NO_CAPABILITY, command, wait_for_datagrams};
 use crate::programs::python;
 use crate::relay::{PORT, SERVER, World};
 use crate::run::{LIMIT, both, run, wait_for_port};
+use std::fs;
 use std::time::Duration;
 use umptcp_testbed::command::Running;
 use umptcp_testbed::limit::within;
-use umptcp_testbed::program::{self, Background};
+use umptcp_testbed::program::{self, Background, Folder};
 use umptcp_testbed::topology::{Family, Routed};
 
 /// Both kinds at the relay's port.
@@ -213,4 +214,82 @@ for n in range(4):
             world.end();
         }
     });
+}
+
+/// One program, and a network that changes under it: each connection comes whole, and all are MPTCP but the one that
+/// nothing lets through.
+#[test]
+fn a_network_that_changes_under_a_program_costs_no_connection() {
+    /// What is in the way of the next connection, on both NICs.
+    const STAGES: [&[(&str, &str)]; 8] = [
+        &[],
+        &[("strip", STRIP)],
+        &[],
+        &[("noudp", NO_UDP)],
+        &[("swallow", SWALLOW)],
+        &[],
+        &[("strip", STRIP), ("noudp", NO_UDP)],
+        &[],
+    ];
+    within(LIMIT * 2, || {
+        for family in [Family::V4, Family::V6] {
+            changes(family, &STAGES);
+        }
+    });
+}
+
+fn changes(family: Family, stages: &[&[(&str, &str)]]) {
+    let world = World::new(BOTH_KINDS, "");
+    let _server = python(&world.server, REVERSED);
+    wait_for_port(&world.server, PORT);
+    let folder = Folder::new("stages");
+    let at = folder.path().display();
+    let script = folder.path().join("stages.py");
+    let text = format!(
+        "
+import os, socket, time
+for stage in range({}):
+    while not os.path.exists(f'{at}/{{stage}}'): time.sleep(0.05)
+    began = time.monotonic()
+    s = socket.create_connection(('{SERVER}', {PORT}), 30)
+    data = os.urandom(500000)
+    s.sendall(data); s.shutdown(socket.SHUT_WR)
+    got = b''
+    while True:
+        more = s.recv(65536)
+        if not more: break
+        got += more
+    print(stage, got == data[::-1], round(time.monotonic() - began, 2), flush=True)
+",
+        stages.len()
+    );
+    fs::write(&script, text).expect("a file");
+    let relay = match family {
+        Family::V4 => world.net.server.nics[0].v4.to_string(),
+        Family::V6 => format!("[{}]", world.net.server.nics[0].v6),
+    };
+    let key = world.key("laptop");
+    let line = format!(
+        "run --summary --via {relay} --via-key {} {AUTO} -- python3 {}",
+        key.display(),
+        script.display()
+    );
+    let mut run = Background::start(&world.net.client.ns, &line);
+    for (stage, what) in stages.iter().enumerate() {
+        for (name, rule) in *what {
+            rules(&world.net, name, &[0, 1], rule);
+        }
+        fs::write(folder.path().join(stage.to_string()), "").expect("a file");
+        let said = run.next_line();
+        assert!(said.starts_with(&format!("{stage} True")), "{said}");
+        for (name, _) in *what {
+            for nic in [0, 1] {
+                world.net.router.sh(&format!("nft delete table inet {name}{nic}"));
+            }
+        }
+    }
+    let (code, _, said) = run.finish();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("8 connections: 7 MPTCP, 1 TCP"), "{said}");
+    world.end();
 }

@@ -119,6 +119,67 @@ fn a_published_port_leads_to_a_service_behind_the_client() {
     });
 }
 
+/// The servers have only localhost, inside.
+#[test]
+fn a_published_port_leads_to_a_server_under_run() {
+    within(LIMIT, || {
+        let rules = "--path s0 --path s0,mode=udp --allow-publish laptop=8080-8082";
+        let mut world = World::new(rules, "");
+        let folder = Folder::new("published");
+        let script = folder.path().join("service.py");
+        fs::write(&script, SERVICE).expect("a file");
+        for mode in ["nat", "udp"] {
+            let line = format!(
+                "run -v {} --path c0,mode={mode} --path c1,mode={mode} --publish 8080=127.0.0.1:9000 \
+                 --publish 8081=localhost:9001,proxy-protocol --publish 8082=127.0.0.1:9 -- python3 {}",
+                world.via(),
+                script.display()
+            );
+            let mut run = Background::start(&world.net.client.ns, &line);
+            run.wait_for_all(&["leads here port=8080", "leads here port=8081", "leads here port=8082"]);
+            // The program has begun some time after.
+            let whole = |to: &str, port: u16, who: &str| {
+                for _ in 0..100 {
+                    let (said, code) = both(&visit(&world.server, to, port, 1 << 20).wait());
+                    if code == Some(0) {
+                        return assert_eq!(
+                            said,
+                            format!("whole True {who}\n").replace(" \n", "\n"),
+                            "{port}"
+                        );
+                    }
+                    sleep(Duration::from_millis(100));
+                }
+                panic!("no server answers at {port}");
+            };
+            whole("203.0.113.1", 8080, "");
+            whole("203.0.113.1", 8081, SERVER);
+            whole("2001:db8:113::1", 8081, "2001:db8:113::2");
+            // Nobody is behind it.
+            let (said, code) = both(&visit(&world.server, "203.0.113.1", 8082, 256).wait());
+            assert_ne!(code, Some(0), "{said}");
+            // One line dies.
+            let before = world.net.client_link_bytes()[0].to_client;
+            let large = visit(&world.server, "203.0.113.1", 8080, 24 << 20);
+            world.net.wait_client_link(0, before + (2 << 20));
+            world.net.silence(0, true);
+            assert_eq!(both(&large.wait()), ("whole True\n".to_owned(), Some(0)));
+            world.net.silence(0, false);
+            run.process().signal(nix::sys::signal::Signal::SIGTERM);
+            let (code, _, said) = run.finish();
+            assert_eq!(code, Some(128 + 15), "{said}");
+            assert!(!said.contains("panicked"), "{said}");
+            // The relay knows that the client has gone.
+            let (said, code) = both(&visit(&world.server, "203.0.113.1", 8080, 256).wait());
+            assert_ne!(code, Some(0), "{said}");
+        }
+        // Of the relay's own accord nobody gets it.
+        let log = world.restart(rules);
+        assert!(log.contains("relayed inwards"), "{log}");
+        world.end();
+    });
+}
+
 #[test]
 fn names_are_resolved_at_the_relay_and_what_is_private_is_refused_at_once_and_after() {
     within(LIMIT, || {

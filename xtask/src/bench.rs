@@ -12,7 +12,7 @@ mod inside_udp;
 mod pair;
 mod paths;
 mod relay_latency;
-mod relay_many;
+pub(crate) mod relay_many;
 mod relayed;
 mod reordering;
 

@@ -38,6 +38,9 @@ enum Task {
     Test(test::Options),
     /// Measure the project's figures beside the kernel's MPTCP and print a table.
     Bench(bench::Options),
+    /// The server of `bench --only relay-many`, in a process of its own.
+    #[command(hide = true)]
+    RelayManyServer(bench::relay_many::Serve),
     /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random
     /// mutations.
     Fuzz(fuzz::Options),
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::RelayManyServer(options) => bench::relay_many::serve(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
         Task::Dependencies => dependencies::check(),

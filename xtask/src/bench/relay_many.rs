@@ -4,6 +4,7 @@
 
 use super::{Options, median};
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fs;
@@ -11,8 +12,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
@@ -151,7 +152,7 @@ impl Relay {
 }
 
 fn measure(options: &Options, program: &Path) -> Result<Measured> {
-    raise_limit(2 * (u64::from(options.idle) + u64::from(options.busy)) + SPARE)?;
+    raise_limit(u64::from(options.idle) + u64::from(options.busy) + SPARE)?;
     let net = Direct::new();
     net.client.use_kernel_mptcp();
     let behind = Netns::new("behind");
@@ -167,8 +168,7 @@ fn measure(options: &Options, program: &Path) -> Result<Measured> {
         net.server.nics[0].device
     );
     fs::write(&config, text)?;
-    let listener = behind.run(|| TcpListener::bind(SocketAddrV4::new(SERVER, PORT)))?;
-    thread::spawn(move || serve(&listener));
+    let server = start_server(&behind)?;
     let relay = Relay::start(&net.server.ns, program, &config)?;
     let at = SocketAddr::from((net.server.nics[0].v4, RELAY_PORT));
     // The first one has what all share made.
@@ -196,7 +196,7 @@ fn measure(options: &Options, program: &Path) -> Result<Measured> {
         }
     };
     relay.end()?;
-    drop((first, idle));
+    drop((first, idle, server));
     Ok(Measured { restart: works, ..figures })
 }
 
@@ -207,26 +207,57 @@ fn jain(bytes: &[u64]) -> f64 {
     if squares == 0.0 { 0.0 } else { sum * sum / (bytes.len() as f64 * squares) }
 }
 
-/// A server whose clients say with their first byte whether they want anything.
-fn serve(listener: &TcpListener) {
-    for stream in listener.incoming().flatten() {
-        // One that cannot have a thread is closed, which its client sees.
-        let _ = thread::Builder::new().stack_size(SMALL).spawn(move || serve_one(stream));
-    }
+/// The server's end in a process of its own: each process has a descriptor for each connection, and few hosts
+/// allow one process twice as many.
+fn start_server(ns: &Netns) -> Result<Running> {
+    let mut command = Command::new(std::env::current_exe().context("no path of this program")?);
+    command.args([SERVE, &SocketAddrV4::new(SERVER, PORT).to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut running = Running::new(ns.run(|| command.spawn()).context("cannot start the server")?);
+    let said = running.child().stdout.take().context("it is piped")?;
+    let mut line = String::new();
+    ensure!(BufReader::new(said).read_line(&mut line)? > 0, "the server has ended before it was ready");
+    Ok(running)
 }
 
-fn serve_one(mut stream: TcpStream) {
+/// The task's name on the command line.
+const SERVE: &str = "relay-many-server";
+
+/// Options of that task.
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    at: SocketAddr,
+}
+
+/// A server whose clients say with their first byte whether they want anything.
+pub(crate) fn serve(options: &Serve) -> Result<()> {
+    let listener =
+        TcpListener::bind(options.at).with_context(|| format!("cannot listen at {}", options.at))?;
+    raise_limit(getrlimit(Resource::RLIMIT_NOFILE)?.1)?;
+    println!("ready");
+    let idle = Arc::new(Mutex::new(Vec::new()));
+    for stream in listener.incoming().flatten() {
+        let idle = idle.clone();
+        // One that cannot have a thread is closed, which its client sees.
+        let _ = thread::Builder::new().stack_size(SMALL).spawn(move || {
+            let quiet = serve_one(stream);
+            // Held until this process ends.
+            idle.lock().unwrap_or_else(PoisonError::into_inner).extend(quiet);
+        });
+    }
+    Ok(())
+}
+
+/// The stream, if its client wants nothing.
+fn serve_one(mut stream: TcpStream) -> Option<TcpStream> {
     let mut wants = [0];
-    if stream.read_exact(&mut wants).is_err() || stream.write_all(&wants).is_err() {
-        return;
+    stream.read_exact(&mut wants).and_then(|()| stream.write_all(&wants)).ok()?;
+    if wants != *b"b" {
+        return Some(stream);
     }
-    if wants == *b"b" {
-        let block = vec![0; READ];
-        while stream.write_all(&block).is_ok() {}
-    } else {
-        // Until its client goes.
-        let _ = stream.read(&mut wants);
-    }
+    let block = vec![0; READ];
+    while stream.write_all(&block).is_ok() {}
+    None
 }
 
 /// A connection by the relay, over which the server has answered.
@@ -300,9 +331,8 @@ fn download(streams: Vec<TcpStream>, time: Duration, relay: &Relay) -> Result<(V
     Ok((all, takes?))
 }
 
-/// Lets this process, which has both ends, have so many descriptors.
+/// Lets this process, which has one end of all, have so many descriptors.
 fn raise_limit(wanted: u64) -> Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < wanted {
         setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))

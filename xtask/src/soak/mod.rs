@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Without an optimised build: slower, and with the code's own assertions.
+    #[arg(long, conflicts_with = "real")]
+    debug: bool,
     /// In real time, between network namespaces: umptcp with the kernel's MPTCP and with itself. Needs root.
     #[arg(long)]
     real: bool,
@@ -34,5 +37,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let hours = options.hours.unwrap_or(if options.real { 1.0 } else { 24.0 });
     ensure!(hours > 0.0 && hours <= 100_000.0, "--hours is a number of hours, more than 0");
-    if options.real { real::run(options, hours) } else { virtual_time::run(hours, options.seed) }
+    if options.real {
+        real::run(options, hours)
+    } else {
+        virtual_time::run(hours, options.seed, options.debug)
+    }
 }

@@ -10,8 +10,8 @@ use umptcp_testkit::simulation::soak::{self, Report};
 const RUN: f64 = 2.0;
 
 /// Runs them, as many at a time as there are processors.
-pub(super) fn run(hours: f64, seed: u64) -> Result<()> {
-    if cfg!(debug_assertions) {
+pub(super) fn run(hours: f64, seed: u64, debug: bool) -> Result<()> {
+    if cfg!(debug_assertions) && !debug {
         let mut again = tools::optimised("soak");
         again.args(["--hours", &hours.to_string(), "--seed", &seed.to_string()]);
         return tools::run(&mut again, "the soak");

@@ -65,6 +65,8 @@ pub(crate) struct Connection {
     pub(super) charged: u64,
     /// When its first SYN was due.
     pub(super) began: Option<Instant>,
+    /// What goes with our SYN may be sent to the server again, by another connection.
+    pub(super) repeatable: bool,
     /// Bytes that the application has written and not handed over.
     pub(super) unsent: u64,
     /// Of what was refused for want of memory, the next packet of each subflow.
@@ -128,6 +130,7 @@ impl Connection {
             attention: Attention::default(),
             charged: 0,
             began: None,
+            repeatable: false,
             unsent: 0,
             kept: Vec::new(),
             config,

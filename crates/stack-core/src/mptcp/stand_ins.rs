@@ -187,15 +187,21 @@ impl Connection {
         }
     }
 
+    /// What goes with our SYN may be sent to the server again, by another connection.
+    pub(crate) fn may_be_repeated(&mut self) {
+        self.repeatable = true;
+    }
+
     /// The first subflow's path and the server, where the answer to our SYN has made this plain TCP, and nothing went with
-    /// the SYN.
+    /// the SYN that must not go again.
     pub(crate) fn came_plain(&self) -> Option<(PathId, SocketAddr)> {
         let Mode::Plain { reason } = self.mptcp.mode() else { return None };
         let by_answer = matches!(
             reason,
             FallbackReason::NoOptionInSynAck | FallbackReason::SynsLost | FallbackReason::BlackHole
         );
-        let m = self.subflows.first().filter(|m| by_answer && m.is_joined() && m.outgoing.syn_data() == 0)?;
+        let again = |m: &Subflow| self.repeatable || m.outgoing.syn_data() == 0;
+        let m = self.subflows.first().filter(|m| by_answer && m.is_joined() && again(m))?;
         (self.client && m.tcp.is_synchronized()).then(|| (m.tcp.path(), self.initial_tuple.remote))
     }
 

@@ -49,12 +49,20 @@ impl Stack {
 
     /// The path by which another attempt may get MPTCP, where that of `connection`, which is established, got plain TCP:
     /// the one inside UDP over the same NIC, unless the server has lately not answered there. `None` also when the server
-    /// has taken data with the SYN, which it must not get twice.
+    /// has taken data with the SYN, which it must not get twice ([`may_be_repeated`](Self::may_be_repeated)).
     pub fn stand_in_to_ask(&self, now: Instant, connection: ConnectionId) -> Option<PathId> {
         let c = self.connections.get(&connection)?;
         let (native, remote) = c.came_plain()?;
         let udp = self.ctx.stand_in_of(native, remote.is_ipv6())?;
         (c.allows(udp) && !self.ctx.is_silent_inside(now, udp, remote)).then_some(udp)
+    }
+
+    /// What `connection` sends with its SYN (Fast Open) may be sent to its server again, by another connection: a request
+    /// that has no effect until its answer is used, as that to a relay.
+    pub fn may_be_repeated(&mut self, connection: ConnectionId) {
+        if let Some(c) = self.connections.get_mut(&connection) {
+            c.may_be_repeated();
+        }
     }
 
     /// Whether a path that stands in for another is one of these two.

@@ -178,6 +178,10 @@ pub(crate) struct RunArgs {
     pub(crate) paths: PathArgs,
     #[command(flatten)]
     pub(crate) via: ViaArgs,
+    /// Lead a port of the relay to a server inside, by default at the same port of its localhost; can be repeated. The
+    /// relay must allow it. With `proxy-protocol` the server is told who has come (PROXY protocol, version 2).
+    #[arg(long, value_name = "PORT[=HOST:PORT][,proxy-protocol]", requires = "via")]
+    pub(crate) publish: Vec<Publish>,
     /// Write every packet between the program and umptcp to this pcapng file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap_inner: Option<PathBuf>,

@@ -20,6 +20,7 @@ use crate::memory;
 use crate::registry::Registry;
 use crate::serving::publish::Publishing;
 use crate::serving::raise_descriptor_limit;
+use crate::serving::service::Origin;
 use crate::serving::tasks::{LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let (tasks, connections) = Tasks::new(&runtime, move |why| drop(to.send(End::Failed(why))));
     let proxy = Proxy::start(&stack, &access, &tasks)?;
-    let start = |publish| Publishing::start(&stack, publish, &tasks);
+    let start = |publish| Publishing::start(&stack, publish, Origin::Host, &tasks);
     let published = args.publish.iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
     let beside = beside(args, &stack, registry, &session)?;
     say(&format!("SOCKS 5 and HTTP CONNECT at {}, over {}", proxy.at(), stack.paths().join(", ")));

@@ -153,6 +153,7 @@ impl RunArgs {
             (*no_mptcp, "--no-mptcp"),
             (pcap.is_some(), "--pcap"),
             (self.via.via.is_some(), "--via"),
+            (!self.publish.is_empty(), "--publish"),
             (self.pcap_inner.is_some(), "--pcap-inner"),
             (self.isolate_localhost, "--isolate-localhost"),
             (self.no_quic, "--no-quic"),

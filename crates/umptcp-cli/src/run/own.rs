@@ -8,6 +8,9 @@ use crate::control::{self, StackInstance};
 use crate::failure::Class;
 use crate::memory;
 use crate::registry::Registry;
+use crate::serving::publish::Publishing;
+use crate::serving::service::Origin;
+use crate::serving::tasks::{Ends, LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace, captured};
 use crate::transport::via;
@@ -17,6 +20,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use umptcp::{Forwarder, PathInfo};
 use umptcp_capture::{Addresses, Caller, DEVICE, Local, Namespace, Periodic, Program, follow_servers};
 use umptcp_control::Kind;
@@ -50,6 +54,7 @@ pub(super) fn run(
     let session = Session::start()?;
     let stack = UserSpace::open(&settings(args, by)?, registry, &session)?;
     let inside = Inside::set_up(&stack, args)?;
+    let published = Published::start(&stack, args, &inside)?;
     if let Some(why) = why {
         say(&describe(&program.caller, &stack, why, by));
     } else if by == By::User {
@@ -76,6 +81,9 @@ pub(super) fn run(
             return Ok(code);
         }
     };
+    if let Some(published) = published {
+        published.end();
+    }
     let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
@@ -163,6 +171,38 @@ impl Inside {
         let trimmer = memory::trim_after(ended).with_context(failed)?;
         let servers = follow_servers(&namespace, serve(inward.clone())).with_context(failed)?;
         Ok(Inside { _servers: servers, _trimmer: trimmer, outward, inward, _local: local, namespace })
+    }
+}
+
+/// Ports of the relay that lead to servers inside.
+struct Published {
+    ports: Vec<Publishing>,
+    runtime: Runtime,
+    tasks: Tasks,
+    visitors: Ends,
+}
+
+impl Published {
+    /// `None`: nothing is published.
+    fn start(stack: &UserSpace, args: &RunArgs, inside: &Inside) -> anyhow::Result<Option<Published>> {
+        if args.publish.is_empty() {
+            return Ok(None);
+        }
+        let runtime = runtime()?;
+        let (tasks, visitors) =
+            Tasks::new(&runtime, |why| tracing::warn!(why, "a port is no longer published"));
+        let from = Origin::Inside(inside.namespace.clone());
+        let start = |publish| Publishing::start(stack, publish, from.clone(), &tasks);
+        let ports = args.publish.iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Some(Published { ports, runtime, tasks, visitors }))
+    }
+
+    /// The program has ended: its last words to visitors still pass.
+    fn end(self) {
+        let Published { ports, runtime, tasks, visitors } = self;
+        drop(ports);
+        visitors.wait(&runtime, tasks, LAST_WORDS);
+        runtime.shutdown_timeout(LAST_WORDS);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::bridge::Bridge;
 use super::proxy_protocol;
-use super::service;
+use super::service::{self, Origin};
 use super::tasks::{Task, Tasks};
 use crate::args::Publish;
 use crate::transport::user_space::UserSpace;
@@ -43,22 +43,29 @@ pub(crate) struct Publishing {
 
 struct About {
     publish: Publish,
+    /// From where its service is dialled.
+    from: Origin,
     builder: StreamBuilder,
     stands: Stands,
     tasks: Tasks,
 }
 
 impl Publishing {
-    /// Begins to wait.
+    /// Begins to wait. The service is dialled `from` there.
     ///
     /// # Errors
     /// When the stack has ended.
-    pub(crate) fn start(stack: &UserSpace, publish: &Publish, tasks: &Tasks) -> anyhow::Result<Publishing> {
+    pub(crate) fn start(
+        stack: &UserSpace,
+        publish: &Publish,
+        from: Origin,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Publishing> {
         let builder = stack.with_stack(umptcp::MptcpStream::builder).context("cannot publish a port")?;
         let builder = builder.connect_timeout(CONNECT).nodelay(true).keep_alive(Some(IDLE));
         let builder = builder.keep_alive_interval(PROBES).keep_alive_count(PROBE_COUNT);
         let (publish, stands) = (publish.clone(), Stands::default());
-        let about = Arc::new(About { publish, builder, stands, tasks: tasks.clone() });
+        let about = Arc::new(About { publish, from, builder, stands, tasks: tasks.clone() });
         let one = |_| tasks.spawn_service(wait(about.clone()));
         Ok(Publishing { _tasks: (0..WAITING).map(one).collect(), about })
     }
@@ -150,7 +157,7 @@ async fn once(about: &Arc<About>) -> io::Result<()> {
     };
     let of_task = about.clone();
     about.tasks.spawn(async move {
-        match serve(&of_task.publish, stream, visitor, rest).await {
+        match serve(&of_task, stream, visitor, rest).await {
             Ok(()) => tracing::debug!(port, %visitor, "the connection has ended"),
             Err(error) => tracing::debug!(port, %visitor, %error, "the connection has ended"),
         }
@@ -159,9 +166,10 @@ async fn once(about: &Arc<About>) -> io::Result<()> {
 }
 
 /// A visitor, to the end.
-async fn serve(publish: &Publish, stream: MptcpStream, visitor: SocketAddr, rest: Bytes) -> io::Result<()> {
+async fn serve(about: &About, stream: MptcpStream, visitor: SocketAddr, rest: Bytes) -> io::Result<()> {
+    let publish = &about.publish;
     let relay = stream.get_ref().info().map(|info| info.remote.ip());
-    let inside = match service::dial(&publish.host, publish.service).await {
+    let inside = match service::dial(&about.from, &publish.host, publish.service).await {
         Ok(inside) => inside,
         Err(error) => {
             tracing::warn!(port = publish.port, %error, "the service of a published port does not answer");

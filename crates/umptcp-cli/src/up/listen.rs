@@ -4,8 +4,9 @@ use super::config::{Listen, Service};
 use super::opening::Openings;
 use crate::failure::Class;
 use crate::serving::bridge::{Bridge, write_all};
+use crate::serving::proxy_protocol;
+use crate::serving::service::{self, Origin};
 use crate::serving::tasks::{Task, Tasks};
-use crate::serving::{proxy_protocol, service};
 use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
 use std::io;
@@ -79,7 +80,7 @@ impl Listening {
 async fn test(about: Arc<About>) {
     let Listen { to, proxy_protocol, .. } = about.listen();
     let tested = async {
-        let service = service::dial(&to.host, to.port).await?;
+        let service = service::dial(&Origin::Host, &to.host, to.port).await?;
         if proxy_protocol { write_all(&service, &proxy_protocol::of_ourselves()).await } else { Ok(()) }
     };
     about.note(&to, tested.await.as_ref().err());
@@ -124,7 +125,7 @@ async fn accept_all(listener: HoldingListener, about: &Arc<About>, tasks: &Tasks
 async fn open(incoming: Incoming, about: &About) -> io::Result<Bridge> {
     let Listen { to, proxy_protocol, .. } = about.listen();
     let (client, at) = (incoming.remote(), incoming.local());
-    let dialled = service::dial(&to.host, to.port).await;
+    let dialled = service::dial(&Origin::Host, &to.host, to.port).await;
     about.note(&to, dialled.as_ref().err());
     let inside = match dialled {
         Ok(inside) => inside,

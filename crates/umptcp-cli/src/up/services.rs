@@ -9,6 +9,7 @@ use super::relay::{Counts, Relaying};
 use crate::proxy::Proxy;
 use crate::serving::publish::Publishing;
 use crate::serving::served::Served;
+use crate::serving::service::Origin;
 use crate::serving::tasks::Tasks;
 use crate::session::Session;
 use crate::transport::user_space::UserSpace;
@@ -69,7 +70,7 @@ impl Services {
         self.published.retain(|running| config.publish.contains(running.publish()));
         for publish in &config.publish {
             if !self.published.iter().any(|running| running.publish() == publish) {
-                match Publishing::start(stack, publish, tasks) {
+                match Publishing::start(stack, publish, Origin::Host, tasks) {
                     Ok(running) => self.published.push(running),
                     Err(error) => failed.push(error),
                 }

@@ -410,6 +410,7 @@ impl Worker {
         self.say_if_silent_inside(cx, id);
         if cx.stack.stand_in_to_ask(cx.now, id).is_some() && self.hold_relayed(cx, id) {
             tracing::debug!(connection = %id, "the path strips MPTCP: the relay is asked inside UDP");
+            self.relayed.hold(id);
             return;
         }
         self.relay_reached(cx, id);

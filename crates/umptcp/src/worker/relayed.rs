@@ -55,6 +55,8 @@ struct Asking {
     challenge: Option<Challenge>,
     /// The relay has answered the SYN.
     reached: bool,
+    /// It is not used while the same is tried in another way.
+    held: bool,
     give_up: Instant,
 }
 
@@ -84,10 +86,12 @@ impl Relayed {
     pub(super) fn ask(&mut self, cx: &mut Context<'_>, id: ConnectionId, wanted: Wanted) {
         let give_up = cx.now + PATIENCE;
         let reader = AnswerReader::default();
-        let (unsent, challenge, reached) = (None, None, false);
+        let (unsent, challenge, reached, held) = (None, None, false, false);
         let early = cx.stack.awaits_data(id);
-        self.asking.insert(id, Asking { wanted, unsent, early, reader, challenge, reached, give_up });
+        self.asking.insert(id, Asking { wanted, unsent, early, reader, challenge, reached, held, give_up });
         self.due.insert((give_up, id));
+        // Nobody has anything of the server until the answer is used.
+        cx.stack.may_be_repeated(id);
         if early {
             self.send(cx, id);
         }
@@ -98,15 +102,26 @@ impl Relayed {
         self.asking.contains_key(&id)
     }
 
-    /// The relay is reached.
+    /// The relay is reached, and asked.
     pub(super) fn on_reached(&mut self, id: ConnectionId) {
         if let Some(asking) = self.asking.get_mut(&id) {
-            asking.reached = true;
+            (asking.reached, asking.held) = (true, false);
+        }
+    }
+
+    /// Until the relay is [reached](Self::on_reached), nothing is said to it, and its answer to what went with the SYN
+    /// is not looked at.
+    pub(super) fn hold(&mut self, id: ConnectionId) {
+        if let Some(asking) = self.asking.get_mut(&id) {
+            asking.held = true;
         }
     }
 
     /// Sends and receives what can be.
     pub(super) fn look(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Answer {
+        if self.asking.get(&id).is_some_and(|asking| asking.held) {
+            return Answer::Awaited;
+        }
         self.send(cx, id);
         let Some(asking) = self.asking.get_mut(&id) else { return Answer::Awaited };
         let server = asking.wanted.server;
