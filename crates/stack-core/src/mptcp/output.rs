@@ -209,6 +209,8 @@ impl Connection {
                     m.tcp.ack_now();
                 }
             }
+        } else if syn {
+            m.tcp.on_first_window_sent(window);
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (tuple, repr, payload) = (&tuple, &repr, segment.payload);

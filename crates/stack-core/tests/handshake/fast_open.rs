@@ -640,6 +640,29 @@ fn early_answers_are_understood() {
     lab.assert_mptcp(c);
 }
 
+/// The same, read together with the SYN/ACK, before the third ACK has left.
+#[test]
+fn an_early_answer_may_come_with_the_syn_ack() {
+    let mut lab = Lab::new();
+    get_cookie(&mut lab);
+    let (c, syn) = connect(&mut lab, b"question");
+    let mut end = End::new(peer(1, PORT), syn.from);
+    end.hear(&syn);
+    let capable = MpCapable::SynAck { version: VERSION, flags: flags(), key: 99 };
+    let syn_ack = end.segment(SYN_ACK, &[MptcpOption::Capable(capable)]);
+    end.seq = end.seq.wrapping_add(1);
+    let keys = Keys { own: 99, stack: 0 };
+    let mapping = Some(keys.mapping(1, 1, 6, None));
+    let data = end.segment(ACK, &[MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping })]);
+    lab.give(end.at, end.to, &syn_ack, b"");
+    lab.give(end.at, end.to, &data, b"answer");
+    let sent = lab.poll();
+    assert_eq!(lab.received(c), b"answer");
+    lab.assert_mptcp(c);
+    assert!(matches!(sent[0].capable(), Some(MpCapable::Ack { .. })), "{sent:#?}");
+    assert_eq!(sent[0].seg.ack, data.seq.wrapping_add(6));
+}
+
 /// Options that vanish after the SYN/ACK: what the SYN carried is no data without a DATA_ACK, so that this is
 /// plain TCP as ever.
 #[test]
