@@ -374,3 +374,67 @@ while True:
         world.end();
     });
 }
+
+/// What the relay answers to a request in a SYN does not wait for the client's third ACK, on which a round trip depends:
+/// here none gets through before the answer has.
+fn the_answer_comes_before_the_third_ack(mode: &str) {
+    let world = World::new(&format!("--path s0,mode={mode}"), "");
+    let _server = python(
+        &world.server,
+        "
+import socket
+s = socket.create_server(('203.0.113.2', 8684))
+while True:
+    c, _ = s.accept()
+    while c.recv(65536): pass
+    c.sendall(b'well asked')
+    c.close()
+",
+    );
+    wait_for_port(&world.server, PORT);
+    let cookies = world.key("cookies");
+    let line = format!(
+        "connect -v {} --path c0,mode={mode} --fast-open-cookies {} {SERVER} {PORT}",
+        world.via(),
+        cookies.display()
+    );
+    let (said, code) = world.client("", &line);
+    assert!(code == Some(0) && said.contains("well asked"), "{code:?}: {said}");
+    // Inside UDP the flags are the second byte behind the header of UDP.
+    let (protocol, no_syn) = match mode {
+        "udp" => ("udp", "@th,72,8 & 0x02 == 0"),
+        _ => ("tcp", "tcp flags & syn == 0"),
+    };
+    // The longest header and no data has 80 bytes.
+    world.net.router.nft(&format!(
+        "table inet early {{
+           counter answers {{ }}
+           chain forward {{
+             type filter hook forward priority 0;
+             {protocol} dport 8803 {no_syn} drop
+             {protocol} sport 8803 {no_syn} meta length > 80 counter name answers
+           }}
+         }}"
+    ));
+    let mut command = umptcp_testbed::program::command(&line);
+    let client = Running::new(world.net.client.ns.run(|| command.spawn()).expect("it starts"));
+    let answered = || !world.net.router.sh("nft list counter inet early answers").contains("packets 0 ");
+    while !answered() {
+        sleep(Duration::from_millis(20));
+    }
+    world.net.router.sh("nft delete table inet early");
+    let (said, code) = both(&client.wait());
+    assert!(code == Some(0) && said.contains("well asked"), "{code:?}: {said}");
+    assert!(said.contains("MPTCP"), "{said}");
+    world.end();
+}
+
+#[test]
+fn a_relay_answers_before_the_third_ack() {
+    within(LIMIT, || the_answer_comes_before_the_third_ack("nat"));
+}
+
+#[test]
+fn a_relay_answers_before_the_third_ack_inside_udp() {
+    within(LIMIT, || the_answer_comes_before_the_third_ack("udp"));
+}

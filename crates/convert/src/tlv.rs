@@ -12,6 +12,7 @@ const ERROR: u8 = 0x1e;
 // RFC 8803 §9.2.2: 192 to 255 are for private use.
 const CONNECT_NAME: u8 = 0xc0;
 const PUBLISH: u8 = 0xc1;
+const EARLY_ANSWER: u8 = 0xc2;
 
 /// Longest name of a host, in bytes (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 253;
@@ -37,6 +38,9 @@ pub enum Tlv {
     ConnectName(ConnectName),
     /// A connection is wanted that comes in at this port of the converter's. Ours, as well: port.
     Publish(u16),
+    /// The client takes an answer before its key of MPTCP has come, with a mapping and without a DATA_ACK (RFC 8684
+    /// appendix B.3). Ours, as well: two bytes of zeros.
+    EarlyAnswer,
 }
 
 /// A server by its name.
@@ -78,6 +82,7 @@ impl Tlv {
             Tlv::Error(_) => ERROR,
             Tlv::ConnectName(_) => CONNECT_NAME,
             Tlv::Publish(_) => PUBLISH,
+            Tlv::EarlyAnswer => EARLY_ANSWER,
         }
     }
 
@@ -85,7 +90,7 @@ impl Tlv {
         let start = bytes.len();
         bytes.extend([self.type_number(), 0]);
         match self {
-            Tlv::Info => bytes.extend([0, 0]),
+            Tlv::Info | Tlv::EarlyAnswer => bytes.extend([0, 0]),
             Tlv::Connect(connect) => connect.write(bytes)?,
             Tlv::ConnectName(name) => name.write(bytes)?,
             Tlv::Publish(port) => bytes.extend(port.to_be_bytes()),
@@ -121,6 +126,8 @@ impl Tlv {
                 [high, low] => Tlv::Publish(u16::from_be_bytes([high, low])),
                 _ => return Err(DecodeError::Malformed("the length of the Publish TLV")),
             },
+            EARLY_ANSWER if *rest == [0, 0] => Tlv::EarlyAnswer,
+            EARLY_ANSWER => return Err(DecodeError::Malformed("the EarlyAnswer TLV")),
             ERROR => {
                 let code = rest.first().copied().unwrap_or(0);
                 Tlv::Error(ConvertError::read(code, rest.get(1..).unwrap_or_default()))

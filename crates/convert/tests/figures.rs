@@ -179,11 +179,12 @@ fn what_must_not_be_is_not_written() {
 
 /// Ours, in the range for private use.
 #[test]
-fn names_and_published_ports() {
+fn names_published_ports_and_early_answers() {
     let name = |host: &str| Tlv::ConnectName(ConnectName { host: host.to_owned(), port: 443 });
     is(name("a.b"), &[0xc0, 2, 1, 187, 3, b'a', b'.', b'b']);
     is(name("ab.cd"), &[0xc0, 3, 1, 187, 5, b'a', b'b', b'.', b'c', b'd', 0, 0]);
     is(Tlv::Publish(8080), &[0xc1, 1, 0x1f, 0x90]);
+    is(Tlv::EarlyAnswer, &[0xc2, 1, 0, 0]);
     is(Tlv::Error(ConvertError::NoSuchName), &[0x1e, 1, 192, 0]);
     for host in ["", "a b", "a/b", "\u{e9}.example", &"a".repeat(254)] {
         assert_eq!(Message::new([name(host)]).encode(), Err(EncodeError::Name), "{host}");
@@ -198,6 +199,8 @@ fn names_and_published_ports() {
         &[0xc0, 2, 0, 80, 3, b'a', 0, b'c'],
         &[0xc0, 2, 0, 80, 3, b'a', 0xff, b'c'],
         &[0xc1, 2, 0, 80, 0, 0, 0, 0],
+        &[0xc2, 1, 0, 1],
+        &[0xc2, 2, 0, 0, 0, 0, 0, 0],
     ] {
         let bytes = [&[1, (1 + body.len() / 4) as u8, 0x22, 0x63], body].concat();
         assert!(matches!(Message::decode(&bytes), Err(DecodeError::Malformed(_))), "{body:?}");

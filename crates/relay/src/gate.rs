@@ -22,6 +22,8 @@ pub const REMEMBERED: usize = 1 << 15;
 pub struct Gate {
     /// `None`: everybody is let in.
     clients: Option<HashMap<ClientName, Client>>,
+    /// How long there has been this gate, by a clock that nobody sets, if that has been said.
+    uptime: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -33,13 +35,27 @@ struct Client {
     /// remembered: those from before the start, by clocks that were ahead, and, if our clock is set back, those that were
     /// forgotten.
     forgotten: u64,
+    /// How old the gate was when it became known.
+    since: Duration,
 }
 
 impl Client {
-    fn new(key: Key, now: u64) -> Client {
-        let forgotten = now.saturating_add(CLOCKS_DIFFER.as_nanos() as u64);
-        Client { key, seen: BTreeSet::new(), forgotten }
+    fn new(key: Key, now: u64, uptime: Option<Duration>) -> Client {
+        let (forgotten, since) = (last_from_before(now), uptime.unwrap_or_default());
+        Client { key, seen: BTreeSet::new(), forgotten, since }
     }
+
+    /// The clock says `now`. If it was behind when the client became known, and has been set right, so is what counts as
+    /// from before.
+    fn look_at_clock(&mut self, now: u64, uptime: Duration) {
+        let past = u64::try_from(uptime.saturating_sub(self.since).as_nanos()).unwrap_or(u64::MAX);
+        self.forgotten = self.forgotten.max(last_from_before(now.saturating_sub(past)));
+    }
+}
+
+/// The latest time that a request from before `start` may have, by a client's clock that is ahead.
+fn last_from_before(start: u64) -> u64 {
+    start.saturating_add(CLOCKS_DIFFER.as_nanos() as u64)
 }
 
 /// Whoever is let in, with what is asked.
@@ -130,13 +146,20 @@ impl Refusal {
 impl Gate {
     /// One that lets these clients in, from `now` (nanoseconds since 1970).
     pub fn new(clients: impl IntoIterator<Item = Credential>, now: u64) -> Gate {
-        let all = clients.into_iter().map(|c| (c.client, Client::new(c.key, now)));
-        Gate { clients: Some(all.collect()) }
+        let all = clients.into_iter().map(|c| (c.client, Client::new(c.key, now, None)));
+        Gate { clients: Some(all.collect()), uptime: None }
     }
 
     /// One that lets everybody in.
     pub fn open() -> Gate {
-        Gate { clients: None }
+        Gate { clients: None, uptime: None }
+    }
+
+    /// So long there has been this gate, by a clock that nobody sets; to be said whenever it is asked something. By that a clock
+    /// is known that was behind at the start and has been set right: to it, what was let in before the start would look new.
+    /// Otherwise the clock is taken to be right from the start.
+    pub fn is_so_old(&mut self, uptime: Duration) {
+        self.uptime = self.uptime.max(Some(uptime));
     }
 
     /// From `now` on these clients are let in. What is known of those who stay is kept.
@@ -144,7 +167,7 @@ impl Gate {
         let mut before = self.clients.take().unwrap_or_default();
         let keep = |c: Credential| {
             let known = before.remove(&c.client).filter(|client| client.key == c.key);
-            (c.client, known.unwrap_or_else(|| Client::new(c.key, now)))
+            (c.client, known.unwrap_or_else(|| Client::new(c.key, now, self.uptime)))
         };
         self.clients = Some(clients.into_iter().map(keep).collect());
     }
@@ -170,7 +193,12 @@ impl Gate {
         now: u64,
     ) -> Result<Option<(Admitted, usize)>, Refusal> {
         let Some((message, length)) = Message::decode(stream)? else { return Ok(None) };
-        let (cookie, asked) = match &message.tlvs[..] {
+        let tlvs = match message.tlvs.split_last() {
+            // How it is answered is not asked here.
+            Some((Tlv::EarlyAnswer, others)) => others,
+            _ => &message.tlvs[..],
+        };
+        let (cookie, asked) = match tlvs {
             [Tlv::Cookie(cookie), asked] => (Some(cookie), asked),
             [asked] => (None, asked),
             _ => return Err(Refusal::NotARequest),
@@ -188,7 +216,7 @@ impl Gate {
                 let cookie = Cookie::from_bytes(cookie.ok_or(Refusal::NoKey)?).ok_or(Refusal::NoCookie)?;
                 // The cookie is the first TLV.
                 let rest = usize::from(stream[HEADER + 1]) * 4 + HEADER;
-                Some(check(clients, cookie, challenge, &stream[rest..length], now)?)
+                Some(check(clients, self.uptime, cookie, challenge, &stream[rest..length], now)?)
             }
         };
         Ok(Some((Admitted { client, request }, length)))
@@ -197,6 +225,7 @@ impl Gate {
 
 fn check(
     clients: &mut HashMap<ClientName, Client>,
+    uptime: Option<Duration>,
     cookie: Cookie,
     challenge: Option<Challenge>,
     rest: &[u8],
@@ -220,6 +249,9 @@ fn check(
     while client.seen.first().is_some_and(|(time, _)| *time < oldest) {
         client.seen.pop_first();
         client.forgotten = client.forgotten.max(oldest);
+    }
+    if let Some(uptime) = uptime {
+        client.look_at_clock(now, uptime);
     }
     let this = (cookie.time, cookie.code);
     if client.seen.contains(&this) {
@@ -298,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn a_request_says_whether_it_may_be_answered_early_and_nobody_else_does() {
+        let (mut gate, who) = (gate(), credential("a", 1));
+        let request = Request::connect("192.0.2.1:80".parse().unwrap());
+        let early = request.encode_after(Some(&who), NOW, None, true).unwrap();
+        // Taken out, and put in.
+        let without = [&[early[0], early[1] - 1][..], &early[2..early.len() - 4]].concat();
+        let plain = ask(&who, NOW);
+        let with = [&[plain[0], plain[1] + 1][..], &plain[2..], &early[early.len() - 4..]].concat();
+        for changed in [without, with] {
+            assert_eq!(gate.admit(&changed, NOW), Err(Refusal::WrongKey("a".parse().unwrap())));
+        }
+        let (admitted, length) = gate.admit(&early, NOW).unwrap().unwrap();
+        assert_eq!((admitted.request, length), (request.clone(), early.len()));
+        // Where nobody needs a key, and by itself it asks for nothing.
+        let open = request.encode_after(None, 0, None, true).unwrap();
+        assert_eq!(Gate::open().admit(&open, NOW).unwrap().map(|(a, _)| a.request), Some(request));
+        let alone = Message::new([Tlv::EarlyAnswer]).encode().unwrap();
+        assert_eq!(Gate::open().admit(&alone, NOW), Err(Refusal::NotARequest));
+    }
+
+    #[test]
     fn what_is_no_request_is_answered_as_rfc_8803_has_it() {
         let mut gate = gate();
         let both = Message::new([Tlv::Info, Tlv::Cookie(vec![1; 4])]).encode().unwrap();
@@ -330,6 +383,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_behind_at_the_start_and_is_set_right_makes_nothing_new() {
+        let who = credential("a", 1);
+        let unsure = Err(Refusal::Unsure(who.client.clone()));
+        let recorded = ask(&who, NOW);
+        // A host without a clock of its own starts an hour ago, and is told the time after 20 s.
+        let mut gate = Gate::new([who.clone()], NOW - 3600 * SECOND);
+        gate.is_so_old(Duration::from_secs(20));
+        assert_eq!(gate.admit(&recorded, NOW + 50 * SECOND), unsure);
+        // What is asked later is from after the start in any case.
+        gate.is_so_old(Duration::from_secs(151));
+        let later = ask(&who, NOW + 180 * SECOND);
+        assert!(gate.admit(&later, NOW + 180 * SECOND).unwrap().is_some());
+        // A client that is known since later.
+        let other = credential("c", 3);
+        gate.become_as([who, other.clone()], NOW + 200 * SECOND);
+        gate.is_so_old(Duration::from_secs(200));
+        let asked = ask(&other, NOW + 240 * SECOND);
+        assert_eq!(gate.admit(&asked, NOW + 240 * SECOND), Err(Refusal::Unsure(other.client.clone())));
+        gate.is_so_old(Duration::from_secs(400));
+        let asked = ask(&other, NOW + 450 * SECOND);
+        assert!(gate.admit(&asked, NOW + 450 * SECOND).unwrap().is_some());
+    }
+
+    #[test]
     fn whoever_answers_a_challenge_is_let_in() {
         let who = credential("a", 1);
         let mut gate = Gate::new([who.clone()], NOW);
@@ -337,7 +414,7 @@ mod tests {
         let [ours, other] = [1, 2].map(|byte| Challenge::from([byte; crate::cookie::CHALLENGE]));
         // By a clock that is behind, too.
         for time in [NOW - 100 * SECOND, NOW + 1] {
-            let answer = request.encode_after(Some(&who), time, Some(ours)).unwrap();
+            let answer = request.encode_after(Some(&who), time, Some(ours), false).unwrap();
             assert!(matches!(gate.admit(&answer, NOW), Err(Refusal::WrongKey(_))));
             assert!(matches!(gate.admit_after(&answer, Some(other), NOW), Err(Refusal::WrongKey(_))));
             let recorded = request.encode(Some(&who), time).unwrap();

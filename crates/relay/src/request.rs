@@ -68,10 +68,11 @@ impl Request {
     /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified; or its
     /// name none of a host.
     pub fn encode(&self, credential: Option<&Credential>, time: u64) -> Result<Vec<u8>, EncodeError> {
-        self.encode_after(credential, time, None)
+        self.encode_after(credential, time, None, false)
     }
 
-    /// The same, after the relay's challenge if there was one.
+    /// The same, after the relay's challenge if there was one. `early`: it goes with a SYN, and the client takes an
+    /// answer before its key of MPTCP has reached the relay.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -80,11 +81,15 @@ impl Request {
         credential: Option<&Credential>,
         time: u64,
         challenge: Option<Challenge>,
+        early: bool,
     ) -> Result<Vec<u8>, EncodeError> {
-        let plain = Message::new([self.tlv()]).encode()?;
+        let mut message = Message::new([self.tlv()]);
+        message.tlvs.extend(early.then_some(Tlv::EarlyAnswer));
+        let plain = message.encode()?;
         let Some(Credential { client, key }) = credential else { return Ok(plain) };
         let cookie = Cookie::new(client, key, time, challenge, &plain[HEADER..]);
-        Message::new([Tlv::Cookie(cookie.to_bytes()), self.tlv()]).encode()
+        message.tlvs.insert(0, Tlv::Cookie(cookie.to_bytes()));
+        message.encode()
     }
 }
 
@@ -159,8 +164,10 @@ mod tests {
     fn a_request_has_its_cookie_first_and_fits_a_syn() {
         let credential = Credential { client: "a".repeat(32).parse().unwrap(), key: Key::from([1; 32]) };
         let request = Request::connect("[2001:db8::1]:443".parse().unwrap());
+        let early = request.encode_after(Some(&credential), 5, None, true).unwrap();
+        assert!(early.len() <= 120, "{}", early.len());
         let bytes = request.encode(Some(&credential), 5).unwrap();
-        assert!(bytes.len() <= 120, "{}", bytes.len());
+        assert_eq!(bytes.len() + 4, early.len());
         let (message, length) = Message::decode(&bytes).unwrap().unwrap();
         assert_eq!(length, bytes.len());
         let [Tlv::Cookie(cookie), Tlv::Connect(_)] = &message.tlvs[..] else { panic!("{message:?}") };

@@ -90,12 +90,17 @@ impl Lab {
 
     /// Hands a segment to the stack and returns what it sends.
     pub fn put(&mut self, from: SocketAddr, to: SocketAddr, seg: &TcpRepr, payload: &[u8]) -> Vec<Sent> {
+        self.give(from, to, seg, payload);
+        self.poll()
+    }
+
+    /// Hands a segment to the stack, which is not asked for its own yet: others have come with it.
+    pub fn give(&mut self, from: SocketAddr, to: SocketAddr, seg: &TcpRepr, payload: &[u8]) {
         let mut seg = seg.clone();
         (seg.src_port, seg.dst_port) = (from.port(), to.port());
         let path = if to.ip() == STACK_2 { self.paths[1] } else { self.paths[0] };
         let packet = Segment::of(from, to, &seg, payload).received();
         self.stack.handle_packet(self.now, path, packet);
-        self.poll()
     }
 
     /// What the stack sends now; its events are kept, incoming connections accepted.

@@ -75,6 +75,18 @@ impl MptcpStream {
         self.setting(|config| config.traffic_class)
     }
 
+    /// Lets what is written go out right after the SYN/ACK, on a connection whose SYN brought data
+    /// ([`ListenerBuilder::fast_open`](crate::ListenerBuilder::fast_open)): without a DATA_ACK, which takes the key that
+    /// comes with the third ACK. Otherwise it waits for that. Changes nothing once the handshake is complete, nor in
+    /// plain TCP.
+    ///
+    /// Only for a client that is known to take it, by what its request says, for example: this stack does, Linux (6.18)
+    /// goes on as plain TCP.
+    pub fn answer_early(&self) {
+        let id = self.0.id;
+        self.0.handle.commands.send(Command::Run(Box::new(move |_, cx| cx.stack.answer_early(cx.now, id))));
+    }
+
     /// When to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL,
     /// TCP_KEEPCNT); `None` disables probing. The idle time starts anew. Times below one second count as one
     /// second.

@@ -31,6 +31,8 @@ struct Relay {
     gate: Gate,
     /// How many it has asked to prove that their requests are new.
     challenges: u32,
+    /// How many said that they take an answer before the third ACK.
+    early: u64,
 }
 
 fn gate_since(since: u64) -> Gate {
@@ -40,7 +42,7 @@ fn gate_since(since: u64) -> Gate {
 impl Relay {
     fn new(stack: &Stack) -> Relay {
         let listener = MptcpListener::builder(stack).fast_open(16).listen(RELAY).unwrap();
-        Relay { listener, gate: gate_since(unique_time() - 1_000_000_000_000), challenges: 0 }
+        Relay { listener, gate: gate_since(unique_time() - 1_000_000_000_000), challenges: 0, early: 0 }
     }
 
     /// Accepts a connection, and reads to which server it wants; with what came after that.
@@ -60,6 +62,12 @@ impl Relay {
             assert!(n > 0, "the request is cut short");
             bytes.extend(&buffer[..n]);
             let admitted = self.gate.admit_after(&bytes, challenge, unique_time());
+            if let Ok(Some((asked, _))) = Message::decode(&bytes)
+                && asked.tlvs.contains(&Tlv::EarlyAnswer)
+            {
+                stream.answer_early();
+                self.early += 1;
+            }
             if matches!(admitted, Err(Refusal::Unsure(_))) {
                 challenge = Some(Challenge::generate().unwrap());
                 self.challenges += 1;
@@ -238,8 +246,10 @@ fn the_request_comes_with_the_syn_once_there_is_a_cookie() {
     for round in 0..3 {
         std::thread::scope(|s| {
             s.spawn(|| drop(relay.answer(&message(vec![]))));
-            drop(MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap());
+            let stream = MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap();
+            assert!(stream.protocol().unwrap().is_mptcp());
         });
+        assert_eq!(relay.early, round, "round {round}");
         let [sent, taken] = [(&client, Counter::TcpFastOpenActive), (&stack, Counter::TcpFastOpenPassive)]
             .map(|(stack, counter)| stack.counters().unwrap().get(counter));
         assert_eq!((sent, taken), (round, round), "round {round}");

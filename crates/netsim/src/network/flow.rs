@@ -40,6 +40,9 @@ pub struct FlowSpec {
     pub client_application: Option<Box<dyn Application>>,
     /// The server's.
     pub server_application: Option<Box<dyn Application>>,
+    /// The server knows that the client takes answers before its third ACK
+    /// ([`Stack::answer_early`](umptcp_stack_core::stack::Stack::answer_early)).
+    pub answers_early: bool,
     /// When to connect.
     pub start: Instant,
 }
@@ -58,6 +61,7 @@ impl FlowSpec {
             server_config: ConnectionConfig::default(),
             client_application: None,
             server_application: None,
+            answers_early: false,
             start: Instant::ZERO,
         }
     }
@@ -74,6 +78,11 @@ impl FlowSpec {
         self.client_config = config.clone();
         self.server_config = config;
         self
+    }
+
+    /// With a server that knows that the client takes answers before its third ACK.
+    pub fn answers_early(self) -> FlowSpec {
+        FlowSpec { answers_early: true, ..self }
     }
 
     /// Starting at this time.
@@ -314,6 +323,7 @@ pub struct Flow {
     /// Port it listens on.
     pub port: u16,
     pub(super) server_config: ConnectionConfig,
+    pub(super) answers_early: bool,
 }
 
 impl fmt::Debug for Flow {

@@ -402,6 +402,7 @@ impl Network {
             server: FlowEnd::new(server, spec.server_application, streams[1], streams[0]),
             port,
             server_config,
+            answers_early: spec.answers_early,
         });
         // With Fast Open the SYN may wait for what is written.
         self.flows[index].client.writes_early = client_config.fast_open;

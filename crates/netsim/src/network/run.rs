@@ -402,6 +402,9 @@ impl Network {
                     Some(f) => {
                         let config = &self.flows[f].server_config;
                         let connection = stack.accept(now, incoming, config).map_err(SimError::Connect)?;
+                        if self.flows[f].answers_early {
+                            stack.answer_early(now, connection);
+                        }
                         self.flows[f].server.connection = Some(connection);
                         self.connections.insert((node, connection), (f, Side::Server));
                     }

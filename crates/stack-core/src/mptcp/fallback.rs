@@ -131,6 +131,8 @@ impl Connection {
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
+        // A client that has been answered early has had mappings, and knows of no other kind of data.
+        let mapped = self.mptcp.maps();
         if was_mptcp {
             self.on_fallback_underway(ctx, now, reason);
         }
@@ -145,7 +147,7 @@ impl Connection {
         let mut edge = None;
         if let Some(m) = self.subflows.first_mut() {
             m.on_fallback();
-            if was_mptcp {
+            if mapped {
                 self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.incoming.consumed()));
                 // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer
                 // began it, it knows.

@@ -31,11 +31,28 @@ impl Connection {
         self.subflows[i].outgoing.first_data()
     }
 
-    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a
-    /// DATA_ACK cannot be given before the third ACK brings the client's key, and Linux falls back when the
-    /// first data come without one.
+    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). In plain TCP always. In MPTCP
+    /// a DATA_ACK cannot be given before the third ACK brings the client's key, and Linux falls back when the
+    /// first data come without one: only to a client that is known to take them.
     pub(crate) fn answers_early(&self) -> bool {
-        self.life.is_accepted_early() && self.mptcp.is_plain()
+        self.life.is_accepted_early() && (self.mptcp.is_plain() || self.mptcp.maps_early())
+    }
+
+    /// Server: the client is known to take data with a mapping and without a DATA_ACK, so that an answer need not wait
+    /// for its key. Means nothing unless the SYN's data were taken, nor once the third ACK has come.
+    pub(crate) fn answer_early(&mut self, ctx: &mut Context, now: Instant) {
+        let waits = self.life.is_accepted_early() && self.mptcp.is_open() && !self.mptcp.maps_early();
+        let Some(i) = self.subflows.first_index().filter(|_| waits) else { return };
+        self.mptcp.on_early_mappings_taken();
+        self.begin_early(ctx, now, i);
+    }
+
+    /// What follows the SYN/ACK keeps to the window of the SYN, and to the initial one.
+    fn begin_early(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let tcp = &mut self.subflows[i].tcp;
+        tcp.allow_early_data();
+        self.send.on_handshake(DataOffset(tcp.send_edge().0));
+        self.announce(ctx, now, i);
     }
 
     /// What the first SYN is to do.
@@ -154,10 +171,7 @@ impl Connection {
         self.recv.on_syn_data(n);
         self.life.on_syn_data_taken();
         if self.answers_early() {
-            // Within the window of the SYN and the initial one.
-            self.subflows[i].tcp.allow_early_data();
-            self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
-            self.announce(ctx, now, i);
+            self.begin_early(ctx, now, i);
         }
         ctx.push_event(Event::Connected { connection: self.id });
         self.count(ctx, now, id, Counter::TcpFastOpenPassive);

@@ -178,6 +178,7 @@ impl Connection {
         if !self.mptcp.is_open() {
             return;
         }
+        let answered = self.mptcp.maps_early();
         match self.check_third_ack(seg) {
             Ok((key, flags)) => {
                 self.count(ctx, now, None, Counter::MPCapableACKRX);
@@ -185,6 +186,11 @@ impl Connection {
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data
                 // to send, this ACK is it.
                 self.subflows[i].tcp.ack_now();
+                if answered {
+                    // What has gone out early waits for its DATA_ACK from now on.
+                    self.arm_data_timer(now, false);
+                    self.on_way_works(ctx, now, i);
+                }
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(reason) => {

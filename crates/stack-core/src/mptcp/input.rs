@@ -258,16 +258,15 @@ impl Connection {
     /// options pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the
     /// first data, so this segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data
     /// without a mapping is another matter: Linux as a client sends data of its SYN that were not
-    /// acknowledged again that way, and means plain TCP.
+    /// acknowledged again that way, and means plain TCP. So does one that maps everything, after data of ours have
+    /// lost their options on the way: it says so a few times only.
     fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
         let waiting = self.mptcp.is_open() && self.subflows[i].tcp.state() == State::SynReceived;
         waiting
             && capable(seg).is_none()
-            && seg
-                .options
-                .mptcp
-                .iter()
-                .any(|o| matches!(o, MptcpOption::Dss(d) if pure || d.mapping.is_some()))
+            && seg.options.mptcp.iter().any(
+                |o| matches!(o, MptcpOption::Dss(d) if !d.is_infinite() && (pure || d.mapping.is_some())),
+            )
     }
 
     /// Subflow `i` completed its TCP handshake. An error says why it must be reset.
@@ -359,7 +358,7 @@ impl Connection {
         with_data: bool,
     ) -> bool {
         let Some(m) = dss.mapping else { return true };
-        if m.len == 0 && !dss.data_fin {
+        if dss.is_infinite() {
             return self.on_infinite_mapping(ctx, now, i, &m);
         }
         if m.checksum.is_some() != self.mptcp.checksum() {

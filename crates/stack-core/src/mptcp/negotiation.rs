@@ -62,6 +62,8 @@ pub(crate) struct Negotiation {
     confirmed: Confirmed,
     /// The peer's C flag was not set.
     peer_allows_initial_join: bool,
+    /// Server: the client takes data with a mapping and without a DATA_ACK, before its third ACK.
+    takes_early_mappings: bool,
 }
 
 impl Negotiation {
@@ -74,6 +76,7 @@ impl Negotiation {
             checksum,
             confirmed: Confirmed::default(),
             peer_allows_initial_join: true,
+            takes_early_mappings: false,
         }
     }
 
@@ -89,6 +92,11 @@ impl Negotiation {
     pub(crate) fn on_offer(&mut self, flags: CapableFlags) {
         self.checksum |= flags.checksum_required;
         self.peer_allows_initial_join = !flags.no_join_initial;
+    }
+
+    /// Server: the client takes data with a mapping and without a DATA_ACK, before its third ACK.
+    pub(crate) fn on_early_mappings_taken(&mut self) {
+        self.takes_early_mappings = true;
     }
 
     /// Client: the SYN/ACK agrees.
@@ -155,6 +163,19 @@ impl Negotiation {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.mode == Mode::Negotiating
+    }
+
+    /// Server: it is not known yet which, and data go with mappings all the same. Their sequence numbers follow from
+    /// our key, which the SYN/ACK has told.
+    #[inline]
+    pub(crate) fn maps_early(&self) -> bool {
+        self.takes_early_mappings && self.is_open()
+    }
+
+    /// Data go with mappings.
+    #[inline]
+    pub(crate) fn maps(&self) -> bool {
+        self.is_active() || self.maps_early()
     }
 
     pub(crate) fn local_key(&self) -> u64 {
@@ -231,8 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn early_mappings_end_with_the_negotiation() {
+        let mut n = Negotiation::new(true, false);
+        assert!(!n.maps());
+        n.on_early_mappings_taken();
+        assert!(n.maps() && n.maps_early() && !n.is_active());
+        n.on_third_ack(Instant::ZERO, 7, CapableFlags::sha256(false, false), 3);
+        assert!(n.maps() && !n.maps_early());
+        n.fall_back(FallbackReason::NoOptionInData);
+        assert!(!n.maps());
+    }
+
+    #[test]
     fn without_mptcp_it_is_plain_from_the_start() {
-        let n = Negotiation::new(false, false);
-        assert!(n.is_plain() && !n.is_open());
+        let mut n = Negotiation::new(false, false);
+        n.on_early_mappings_taken();
+        assert!(n.is_plain() && !n.is_open() && !n.maps());
     }
 }

@@ -9,6 +9,7 @@
 //! | keys: the peer may lack them | all after the SYN | MP_CAPABLE | 20; 22 or 24 with a mapping |
 //! | signal waits | ACK | the signal; a DATA_ACK if it fits | 4 to 30; 8 or 12 |
 //! | mapped: data | data | mapping and DATA_ACK in one DSS | 22 to 28 |
+//! | early: the client's key has not come | data | mapping in a DSS | 18 or 20 |
 //! | finishing: the DATA_FIN is unacknowledged | ACK | DATA_FIN and DATA_ACK in one DSS | 22 to 28 |
 //! | quiet | data without mapping, ACK, probe | DATA_ACK | 8 or 12 |
 //! | SACK first | ACK | none | 0 |
@@ -41,6 +42,8 @@ pub(crate) enum Item {
     DataAck,
     /// DSS with the segment's mapping and a DATA_ACK.
     Mapping,
+    /// DSS with the segment's mapping alone.
+    EarlyMapping,
     /// DSS with a DATA_FIN and a DATA_ACK.
     DataFin,
     /// DSS with an infinite mapping.
@@ -71,6 +74,8 @@ pub(crate) enum Situation {
     Signal,
     /// The segment has a mapping.
     Mapped,
+    /// The segment has a mapping, and the third ACK is outstanding.
+    Early,
     /// The DATA_FIN is unacknowledged.
     Finishing,
     /// Nothing special.
@@ -90,6 +95,7 @@ pub(crate) const fn row(kind: Kind, situation: Situation) -> &'static [(Item, Fi
         (Situation::JoinHandshake | Situation::Joining, _) => &[(Item::Join, Fit::Always)],
         (Situation::Signal, _) => &[(Item::Signal, Fit::IfRoom), (Item::DataAck, Fit::IfRoom)],
         (Situation::Mapped, _) => &[(Item::Mapping, Fit::Always)],
+        (Situation::Early, _) => &[(Item::EarlyMapping, Fit::Always)],
         (Situation::Finishing, _) => &[(Item::DataFin, Fit::Always)],
         (Situation::Quiet, _) => &[(Item::DataAck, Fit::Always)],
         (Situation::SackFirst | Situation::Unconfirmed, _) => &[],
@@ -125,6 +131,7 @@ mod tests {
         (Situation::Keys, AFTER_SYN),
         (Situation::Signal, &[Kind::Ack]),
         (Situation::Mapped, AFTER_SYN),
+        (Situation::Early, &[Kind::Data]),
         (Situation::Finishing, &[Kind::Ack]),
         (Situation::Quiet, &[Kind::Data, Kind::Ack, Kind::Probe]),
         (Situation::SackFirst, &[Kind::Ack]),
@@ -197,7 +204,9 @@ mod tests {
                 .iter()
                 .flat_map(|ack| [false, true].map(|checksum| dss(Some(*ack), true, checksum)))
                 .collect(),
-            (Item::Infinite, _) => [false, true].map(|checksum| dss(None, true, checksum)).to_vec(),
+            (Item::EarlyMapping | Item::Infinite, _) => {
+                [false, true].map(|checksum| dss(None, true, checksum)).to_vec()
+            }
         }
     }
 

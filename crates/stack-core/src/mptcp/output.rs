@@ -209,6 +209,8 @@ impl Connection {
                     m.tcp.ack_now();
                 }
             }
+        } else if syn {
+            m.tcp.on_first_window_sent(window);
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (tuple, repr, payload) = (&tuple, &repr, segment.payload);
@@ -253,6 +255,10 @@ impl Connection {
         match kind {
             Kind::Syn | Kind::SynAck if self.subflows[i].join.is_initial() => Situation::FirstHandshake,
             Kind::Syn | Kind::SynAck => Situation::JoinHandshake,
+            Kind::Data if self.mptcp.maps_early() && segment.tag.is_some() => {
+                self.subflows[i].outgoing.on_options_sent();
+                Situation::Early
+            }
             _ if !self.is_mptcp() => Situation::Plain,
             Kind::Probe if self.mptcp.is_fully_established() => Situation::Quiet,
             Kind::Probe => Situation::Unconfirmed,
@@ -313,6 +319,11 @@ impl Connection {
             let ack = Some(self.recv.data_ack(self.mptcp.remote_idsn()));
             MptcpOption::Dss(Dss { data_fin, ack, mapping })
         };
+        let of_segment = |m: Mapping| {
+            let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
+            let ssn = self.subflows[i].outgoing.ssn(m.subflow);
+            DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
+        };
         Some(match item {
             Item::Capable => return self.capable_option(ctx, now, i, segment),
             Item::Join => {
@@ -323,13 +334,10 @@ impl Connection {
             }
             Item::Signal => return self.subflows[i].signals.pop(),
             Item::DataAck => dss(false, None),
-            Item::Mapping => {
-                let of_segment = |m: Mapping| {
-                    let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
-                    let ssn = self.subflows[i].outgoing.ssn(m.subflow);
-                    DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
-                };
-                dss(false, segment.tag.map(of_segment))
+            Item::Mapping => dss(false, segment.tag.map(of_segment)),
+            Item::EarlyMapping => {
+                let mapping = segment.tag.map(of_segment);
+                MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping })
             }
             Item::DataFin => {
                 // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.

@@ -41,7 +41,7 @@ impl Connection {
         // Packets that repeat what was sent with mappings have the bounds of those before: a peer that has fallen back
         // meanwhile may not know what to do with one that it has half of (Linux 6.18 takes the half that it has for
         // new data, and delivers wrong bytes).
-        let dss = if self.is_mptcp() || m.has_mapped_unacked() { DSS_OPTIONS } else { 0 };
+        let dss = if self.mptcp.maps() || m.has_mapped_unacked() { DSS_OPTIONS } else { 0 };
         m.tcp.packet_payload(timestamps + dss)
     }
 
@@ -371,7 +371,7 @@ impl Connection {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send.next();
-        let mapping = if self.is_mptcp() {
+        let mapping = if self.mptcp.maps() {
             self.send.on_mapped(range.clone(), self.subflows[i].tcp.id());
             Some(self.declare(i, range.start, &payload))
         } else {

@@ -119,6 +119,18 @@ impl Stack {
         self.touched(connection);
     }
 
+    /// Lets data follow the SYN/ACK at once, where the SYN brought data that were taken
+    /// ([`ListenOptions::fast_open`](crate::config::ListenOptions::fast_open)): they have a mapping and no DATA_ACK, for
+    /// which the client's key is missing. Otherwise they wait for the third ACK.
+    ///
+    /// Only for a client that is known to take them. This stack does; Linux (6.18) goes on as plain TCP. Means nothing
+    /// once the handshake is complete, and in plain TCP, where data never wait.
+    pub fn answer_early(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.answer_early(&mut self.ctx, now);
+        self.touched(connection);
+    }
+
     /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less
     /// than all:
     /// [`Event::Writable`](crate::event::Event::Writable) follows when there is room.

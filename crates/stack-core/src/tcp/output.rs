@@ -115,6 +115,12 @@ impl<M: Copy + Debug> Tcp<M> {
         self.receiver.on_window_sent(u64::from(window));
     }
 
+    /// The SYN of a client was sent, whose window is for what follows the SYN/ACK: data may come with that, before an
+    /// ACK of ours (RFC 7413 §4.2.2).
+    pub(crate) fn on_first_window_sent(&mut self, window: u16) {
+        self.receiver.on_first_window_sent(u64::from(window));
+    }
+
     /// A segment was sent that offers `window` (already scaled down).
     pub(crate) fn on_window_sent(&mut self, window: u16) {
         self.receiver.on_window_sent(u64::from(window) << self.receive_scale());

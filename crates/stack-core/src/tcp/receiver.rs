@@ -159,6 +159,11 @@ impl Receiver {
         self.edge = self.edge.max(self.next + window);
     }
 
+    /// A SYN was sent before the peer's has come, with this window.
+    pub(super) fn on_first_window_sent(&mut self, window: u64) {
+        self.edge = self.edge.max(SubflowOffset(1) + window);
+    }
+
     /// `window` bytes had been offered before there was any state.
     pub(super) fn offered_before(&mut self, window: u64) {
         self.edge = self.next + window;

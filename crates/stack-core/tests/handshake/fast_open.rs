@@ -10,14 +10,14 @@ use umptcp_stack_core::wire::mptcp::{DataAck, Dss, MpCapable, MptcpOption, VERSI
 use umptcp_stack_core::wire::tcp::TcpFlags;
 use umptcp_testkit::script::*;
 
-type Cookie = Vec<u8>;
+pub(crate) type Cookie = Vec<u8>;
 
 fn config() -> ConnectionConfig {
     ConnectionConfig::default().with_fast_open(true)
 }
 
 /// Listens, with up to `queue` pending requests.
-fn listening(queue: usize) -> Lab {
+pub(crate) fn listening(queue: usize) -> Lab {
     let mut lab = Lab::new();
     let mut options = ListenOptions::new(SocketAddr::new(STACK, PORT), 8);
     options.fast_open = queue;
@@ -26,7 +26,7 @@ fn listening(queue: usize) -> Lab {
 }
 
 /// A SYN with a cookie and data; returns the peer's end and what the stack answers.
-fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sent) {
+pub(crate) fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sent) {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let start = end.seq;
     let syn_ack = only(send(&mut end, lab, SYN, &[capable_syn()], Some(cookie), data));
@@ -38,7 +38,7 @@ fn early(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sen
 }
 
 /// Sends a segment with a Fast Open option.
-fn send(
+pub(crate) fn send(
     end: &mut End,
     lab: &mut Lab,
     flags: TcpFlags,
@@ -59,7 +59,7 @@ fn cookie_of(s: &Sent) -> Option<Cookie> {
 }
 
 /// The peer asks for a cookie and gets one, beside MP_CAPABLE and all other options.
-fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
+pub(crate) fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let syn_ack = only(send(&mut end, lab, SYN, &[capable_syn()], Some(&[]), &[]));
     key_of(&syn_ack);
@@ -70,7 +70,7 @@ fn ask(lab: &mut Lab, at: SocketAddr) -> Cookie {
 }
 
 /// The DATA_ACK of the stack, relative to the peer's first data byte.
-fn acked(s: &Sent, keys: Keys) -> u64 {
+pub(crate) fn acked(s: &Sent, keys: Keys) -> u64 {
     let MptcpOption::Dss(start) = Keys { own: keys.stack, stack: keys.own }.dss(0, None) else { panic!() };
     match (s.dss().and_then(|d| d.ack), start.ack) {
         (Some(DataAck::Long(ack)), Some(DataAck::Long(start))) => ack.wrapping_sub(start),
@@ -638,6 +638,29 @@ fn early_answers_are_understood() {
     assert!(matches!(third.capable(), Some(MpCapable::Ack { .. })), "{third:?}");
     assert_eq!(follow_up.dss().and_then(|d| d.ack), start.ack);
     lab.assert_mptcp(c);
+}
+
+/// The same, read together with the SYN/ACK, before the third ACK has left.
+#[test]
+fn an_early_answer_may_come_with_the_syn_ack() {
+    let mut lab = Lab::new();
+    get_cookie(&mut lab);
+    let (c, syn) = connect(&mut lab, b"question");
+    let mut end = End::new(peer(1, PORT), syn.from);
+    end.hear(&syn);
+    let capable = MpCapable::SynAck { version: VERSION, flags: flags(), key: 99 };
+    let syn_ack = end.segment(SYN_ACK, &[MptcpOption::Capable(capable)]);
+    end.seq = end.seq.wrapping_add(1);
+    let keys = Keys { own: 99, stack: 0 };
+    let mapping = Some(keys.mapping(1, 1, 6, None));
+    let data = end.segment(ACK, &[MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping })]);
+    lab.give(end.at, end.to, &syn_ack, b"");
+    lab.give(end.at, end.to, &data, b"answer");
+    let sent = lab.poll();
+    assert_eq!(lab.received(c), b"answer");
+    lab.assert_mptcp(c);
+    assert!(matches!(sent[0].capable(), Some(MpCapable::Ack { .. })), "{sent:#?}");
+    assert_eq!(sent[0].seg.ack, data.seq.wrapping_add(6));
 }
 
 /// Options that vanish after the SYN/ACK: what the SYN carried is no data without a DATA_ACK, so that this is

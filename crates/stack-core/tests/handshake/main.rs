@@ -2,6 +2,7 @@
 
 mod capable;
 mod cookies;
+mod early_answer;
 mod fast_open;
 mod incoming;
 mod join;

@@ -48,6 +48,8 @@ struct Asking {
     wanted: Wanted,
     /// What is not sent of the request; `None`: it has not been made.
     unsent: Option<Bytes>,
+    /// It goes with the SYN, so that the answer may come right after the SYN/ACK.
+    early: bool,
     reader: AnswerReader,
     /// What it wants to see in the request.
     challenge: Option<Challenge>,
@@ -85,11 +87,12 @@ impl Relayed {
         let give_up = cx.now + PATIENCE;
         let reader = AnswerReader::default();
         let (unsent, challenge, reached, held) = (None, None, false, false);
-        self.asking.insert(id, Asking { wanted, unsent, reader, challenge, reached, held, give_up });
+        let early = cx.stack.awaits_data(id);
+        self.asking.insert(id, Asking { wanted, unsent, early, reader, challenge, reached, held, give_up });
         self.due.insert((give_up, id));
         // Nobody has anything of the server until the answer is used.
         cx.stack.may_be_repeated(id);
-        if cx.stack.awaits_data(id) {
+        if early {
             self.send(cx, id);
         }
     }
@@ -161,7 +164,8 @@ impl Relayed {
         // As late as possible: the time is part of it.
         let make = || {
             let Wanted { request, credential, .. } = &asking.wanted;
-            let request = request.encode_after(credential.as_deref(), unique_time(), asking.challenge);
+            let (who, time) = (credential.as_deref(), unique_time());
+            let request = request.encode_after(who, time, asking.challenge, asking.early);
             // It could be made before.
             Bytes::from(request.unwrap_or_default())
         };

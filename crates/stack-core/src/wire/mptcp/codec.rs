@@ -279,6 +279,11 @@ const DSS_DSN_LONG: u8 = 0x08;
 const DSS_FIN: u8 = 0x10;
 
 impl Dss {
+    /// It maps everything from there on: the peer has fallen back to plain TCP (RFC 8684 §3.7).
+    pub(crate) fn is_infinite(&self) -> bool {
+        !self.data_fin && self.mapping.is_some_and(|m| m.len == 0)
+    }
+
     fn len(&self) -> usize {
         let ack = match self.ack {
             None => 0,

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use umptcp::attempts::ATTEMPT_DELAY;
 use umptcp_capture::mark_own;
 use umptcp_convert::ConvertError;
 
@@ -20,23 +22,39 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const ICMP: u8 = 2;
 const ICMP6: u8 = 3;
 
-/// A connection to the first of a server's addresses that answers, and which.
+/// A connection to the first of a server's addresses that answers, and which. The next is tried when one has failed, and
+/// beside those that have not answered for a while (RFC 8305 §5): one that swallows SYNs holds nobody up.
 ///
 /// # Errors
-/// Why the last gives none, and what the client is told.
+/// Why the last to fail gives none, and what the client is told.
 pub(super) async fn dial_any(
     all: &[SocketAddr],
 ) -> Result<(TcpStream, SocketAddr), (io::Error, ConvertError)> {
     let mut failed = (io::ErrorKind::AddrNotAvailable.into(), ConvertError::NoSuchName);
     // All together have the time of one.
-    let patience = PATIENCE / u32::try_from(all.len().max(1)).unwrap_or(u32::MAX);
-    for to in all {
-        match dial(*to, patience).await {
-            Ok(stream) => return Ok((stream, *to)),
-            Err(error) => failed = error,
+    let end = Instant::now() + PATIENCE;
+    let (mut left, mut next) = (all.iter().copied(), Instant::now());
+    // Dropping it gives up the others.
+    let mut attempts = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(ended) = attempts.join_next() => match ended {
+                Ok((Ok(stream), to)) => return Ok((stream, to)),
+                Ok((Err(error), _)) => {
+                    failed = error;
+                    next = Instant::now();
+                }
+                Err(_) => next = Instant::now(),
+            },
+            () = sleep_until(next), if left.len() > 0 => {
+                if let Some(to) = left.next() {
+                    attempts.spawn(async move { (dial(to, end - Instant::now()).await, to) });
+                }
+                next = Instant::now() + ATTEMPT_DELAY;
+            }
+            else => return Err(failed),
         }
     }
-    Err(failed)
 }
 
 /// A connection to a server.
@@ -152,6 +170,28 @@ mod tests {
             let (error, answer) = dial(at, PATIENCE).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert_eq!(answer, ConvertError::ConnectionReset);
+        });
+    }
+
+    /// A server that takes no more connections swallows SYNs.
+    #[test]
+    fn an_address_that_does_not_answer_holds_nobody_up() {
+        use socket2::{Domain, Socket, Type};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+            full.listen(0).unwrap();
+            let full_at = full.local_addr().unwrap().as_socket().unwrap();
+            let mut waiting = Vec::new();
+            while let Ok(taken) = dial(full_at, Duration::from_secs(3)).await {
+                waiting.push(taken);
+                assert!(waiting.len() < 100, "it takes all");
+            }
+            let good = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let good_at = good.local_addr().unwrap();
+            let reached = timeout(PATIENCE / 4, dial_any(&[full_at, full_at, good_at])).await;
+            assert_eq!(reached.expect("it is not held up").unwrap().1, good_at);
         });
     }
 }

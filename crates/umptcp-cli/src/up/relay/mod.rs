@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use dial::dial_any;
 use names::Resolving;
-use publish::{Publications, announcement};
+use publish::{Publications, Waiting, announcement};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,20 +85,80 @@ pub(super) struct Relaying {
 /// What the relay and its connections share.
 struct Shared {
     relay: Mutex<Relay>,
-    gate: Mutex<Gate>,
+    gate: Mutex<Entrance>,
+    /// How often the keys may have changed.
+    reloads: AtomicU64,
     counts: Arc<Counts>,
     published: Arc<Publications>,
     resolving: Resolving,
+}
+
+impl Shared {
+    fn new(relay: &Relay, counts: Arc<Counts>) -> Shared {
+        Shared {
+            relay: Mutex::new(relay.clone()),
+            gate: Mutex::new(Entrance::new(relay)),
+            reloads: AtomicU64::new(0),
+            counts,
+            published: Arc::default(),
+            resolving: Resolving::default(),
+        }
+    }
+
+    fn becomes(&self, relay: &Relay) -> bool {
+        let mut now = lock(&self.relay);
+        if now.at != relay.at {
+            return false;
+        }
+        let mut entrance = lock(&self.gate);
+        // Under the lock: whoever is let in knows by which keys.
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        match (&now.clients, &relay.clients) {
+            (Some(_), Some(clients)) => {
+                entrance.gate().become_as(clients.iter().cloned(), nanoseconds(SystemTime::now()));
+            }
+            _ => *entrance = Entrance::new(relay),
+        }
+        // What waits in the name of a client must be that client's.
+        let same = |client: Option<&ClientName>| is_same(client, &now, relay);
+        self.published.keep(&relay.publish, same);
+        *now = relay.clone();
+        true
+    }
+
+    /// A client that was let in after so many reloads waits at a port. `None`: there has been one since, and its key may
+    /// not count any more.
+    fn wait(&self, port: u16, client: Option<&ClientName>, reloads: u64) -> Option<Waiting> {
+        // No reload comes in between.
+        let relay = lock(&self.relay);
+        let same = self.reloads.load(Ordering::Relaxed) == reloads;
+        same.then(|| self.published.wait(port, client, &relay.publish))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn gate(relay: &Relay) -> Gate {
-    match &relay.clients {
-        Some(clients) => Gate::new(clients.iter().cloned(), nanoseconds(SystemTime::now())),
-        None => Gate::open(),
+/// The gate, and since when it is there.
+struct Entrance {
+    gate: Gate,
+    since: Instant,
+}
+
+impl Entrance {
+    fn new(relay: &Relay) -> Entrance {
+        let gate = match &relay.clients {
+            Some(clients) => Gate::new(clients.iter().cloned(), nanoseconds(SystemTime::now())),
+            None => Gate::open(),
+        };
+        Entrance { gate, since: Instant::now() }
+    }
+
+    /// The gate, which knows how old it is.
+    fn gate(&mut self) -> &mut Gate {
+        self.gate.is_so_old(self.since.elapsed());
+        &mut self.gate
     }
 }
 
@@ -134,10 +194,7 @@ impl Relaying {
         if relay.clients.is_none() {
             tracing::warn!(%at, "the relay serves everybody who can reach it");
         }
-        let gate = Mutex::new(gate(relay));
-        let (published, resolving) = (Arc::default(), Resolving::default());
-        let shared =
-            Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts, published, resolving });
+        let shared = Arc::new(Shared::new(relay, counts));
         let (of_task, tracker) = (shared.clone(), tasks.clone());
         let run = async move {
             let error = accept_all(listener.into(), &of_task, &tracker).await;
@@ -149,22 +206,7 @@ impl Relaying {
     /// From now on it is as this says; connections that there are go on, but for those that wait for visitors of
     /// clients who may not any more, or have another key. False: it listens elsewhere.
     pub(super) fn becomes(&self, relay: &Relay) -> bool {
-        let mut now = lock(&self.shared.relay);
-        if now.at != relay.at {
-            return false;
-        }
-        let mut gate_now = lock(&self.shared.gate);
-        match (&now.clients, &relay.clients) {
-            (Some(_), Some(clients)) => {
-                gate_now.become_as(clients.iter().cloned(), nanoseconds(SystemTime::now()));
-            }
-            _ => *gate_now = gate(relay),
-        }
-        // What waits in the name of a client must be that client's.
-        let same = |client: Option<&ClientName>| is_same(client, &now, relay);
-        self.shared.published.keep(&relay.publish, same);
-        *now = relay.clone();
-        true
+        self.shared.becomes(relay)
     }
 }
 
@@ -201,6 +243,8 @@ async fn accept_all(listener: Listener, shared: &Arc<Shared>, tasks: &Tasks) -> 
 struct Asked {
     stream: MptcpStream,
     client: Option<ClientName>,
+    /// How many reloads there had been when it was let in.
+    reloads: u64,
     wants: Wants,
     used: Used,
     /// What came after the request: the server's.
@@ -241,7 +285,7 @@ impl std::fmt::Display for Wants {
 /// Hears what a client asks. `None`: it has been answered.
 async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<Asked> {
     let read = timeout(PATIENCE, read(&stream, shared)).await;
-    let (admitted, rest) = match read {
+    let (admitted, reloads, rest) = match read {
         Ok(Ok(Ok(read))) => read,
         Ok(Ok(Err((refusal, message)))) => {
             shared.counts.refused();
@@ -296,7 +340,7 @@ async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<A
             .map_err(|why| (why.to_string(), ConvertError::ResourceExceeded { delay: 0 })),
     };
     match used {
-        Ok(used) => Some(Asked { stream, client, wants, used, rest }),
+        Ok(used) => Some(Asked { stream, client, reloads, wants, used, rest }),
         Err((why, answer)) => {
             shared.counts.refused();
             shared.counts.audit(
@@ -320,7 +364,8 @@ fn forbidden(connect: &Connect, destinations: &Destinations) -> Option<(String, 
     Some((why.to_string(), ConvertError::NotAuthorized))
 }
 
-type Heard = Result<(Admitted, Bytes), (Refusal, Vec<u8>)>;
+/// Who has been let in, after how many reloads, and what came with the request.
+type Heard = Result<(Admitted, u64, Bytes), (Refusal, Vec<u8>)>;
 
 /// Reads the request, and what came with it.
 async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
@@ -333,7 +378,15 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
         }
         bytes.extend_from_slice(&more);
         let now = nanoseconds(SystemTime::now());
-        let admitted = lock(&shared.gate).admit_after(&bytes, challenge, now);
+        let (admitted, reloads) = {
+            let mut entrance = lock(&shared.gate);
+            let admitted = entrance.gate().admit_after(&bytes, challenge, now);
+            (admitted, shared.reloads.load(Ordering::Relaxed))
+        };
+        // Only with somebody's key, or where nobody needs one.
+        if matches!(admitted, Ok(Some(_)) | Err(Refusal::Unsure(_))) && takes_early_answer(&bytes) {
+            stream.get_ref().answer_early();
+        }
         match admitted {
             Ok(None) => {}
             // Where data follow the request, there is no place for another one.
@@ -344,7 +397,9 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
                 challenge = Some(new);
                 bytes.clear();
             }
-            Ok(Some((admitted, length))) => return Ok(Ok((admitted, Bytes::from(bytes).slice(length..)))),
+            Ok(Some((admitted, length))) => {
+                return Ok(Ok((admitted, reloads, Bytes::from(bytes).slice(length..))));
+            }
             Err(refusal) => {
                 bytes.truncate(LONGEST);
                 return Ok(Err((refusal, bytes)));
@@ -356,6 +411,11 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
 /// Whether a request is all that a client has sent.
 fn is_all(bytes: &[u8]) -> bool {
     matches!(Message::decode(bytes), Ok(Some((_, length))) if length == bytes.len())
+}
+
+/// Whether a client takes an answer before its key of MPTCP has come.
+fn takes_early_answer(bytes: &[u8]) -> bool {
+    matches!(Message::decode(bytes), Ok(Some((message, _))) if message.tlvs.contains(&Tlv::EarlyAnswer))
 }
 
 async fn refuse(stream: MptcpStream, why: ConvertError) {
@@ -405,7 +465,7 @@ impl Asked {
 
     /// The client wants a connection to a server.
     async fn serve_server(self, from: SocketAddr, shared: &Shared) {
-        let Asked { stream, client, wants, used, rest } = self;
+        let Asked { stream, client, wants, used, rest, .. } = self;
         let began = Instant::now();
         let name = client.as_ref().map(ClientName::as_str);
         let dialled = tokio::select! {
@@ -445,12 +505,13 @@ impl Asked {
 
     /// The client wants whoever comes in at a port.
     async fn serve_visitor(self, port: u16, from: SocketAddr, shared: &Shared) {
-        let Asked { stream, client, used, .. } = self;
+        let Asked { stream, client, reloads, used, .. } = self;
         let name = client.as_ref().map(ClientName::as_str);
-        let may = lock(&shared.relay).publish.clone();
-        let waiting = match shared.published.wait(port, client.as_ref(), &may) {
-            Ok(waiting) => waiting,
-            Err((why, answer)) => {
+        let waiting = match shared.wait(port, client.as_ref(), reloads) {
+            Some(Ok(waiting)) => waiting,
+            // It is to ask again.
+            None => return stream.abort(),
+            Some(Err((why, answer))) => {
                 shared.counts.refused();
                 shared
                     .counts
@@ -614,4 +675,38 @@ async fn bridge(
         bridge.greet(&rest).await?;
     }
     bridge.run_counted(count).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::ListenAddress;
+    use umptcp_relay::{Credential, Key, Limits};
+
+    #[test]
+    fn who_was_let_in_by_a_key_of_before_a_reload_gets_no_port() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let who: ClientName = "a".parse().unwrap();
+            let with = |key| Relay {
+                at: ListenAddress { address: None, port: 1 },
+                clients: Some(vec![Credential { client: who.clone(), key: Key::from([key; 32]) }]),
+                destinations: Destinations::default(),
+                publish: vec![format!("a={port}").parse().unwrap()],
+                limits: Limits::default(),
+            };
+            let shared = Shared::new(&with(1), Arc::default());
+            let waits = |reloads| shared.wait(port, Some(&who), reloads).map(|waiting| waiting.is_ok());
+            assert_eq!(waits(0), Some(true));
+            assert!(shared.becomes(&with(2)));
+            // The request was let in before, and its task comes to it now.
+            assert_eq!(waits(0), None);
+            assert!(lock(&shared.gate).gate().admit(&[], 0).is_ok_and(|admitted| admitted.is_none()));
+            // The port is free when its task has gone.
+            while waits(1) != Some(true) {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }

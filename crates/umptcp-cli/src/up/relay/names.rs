@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use umptcp::attempts::in_turn;
 use umptcp_convert::{ConnectName, ConvertError};
 use umptcp_relay::{ClientName, Destinations};
 
@@ -64,7 +65,7 @@ impl Resolving {
         let look = move || -> io::Result<Vec<SocketAddr>> {
             // Nobody can stop it: its place is free when it has ended, whether or not somebody still waits.
             let _turn = turn;
-            Ok((host.as_str(), port).to_socket_addrs()?.collect())
+            Ok(in_turn((host.as_str(), port).to_socket_addrs()?))
         };
         spawn_blocking(look).await?
     }

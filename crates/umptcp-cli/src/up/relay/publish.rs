@@ -63,6 +63,9 @@ impl Visitor {
     }
 }
 
+/// What comes of asking for visitors: the next, or why there will be none, and what the client is told.
+pub(super) type Waiting = Result<oneshot::Receiver<Visitor>, (String, ConvertError)>;
+
 /// All ports that are published.
 #[derive(Default)]
 pub(super) struct Publications(Mutex<HashMap<u16, Port>>);
@@ -116,7 +119,7 @@ impl Publications {
         port: u16,
         client: Option<&ClientName>,
         may: &[MayPublish],
-    ) -> Result<oneshot::Receiver<Visitor>, (String, ConvertError)> {
+    ) -> Waiting {
         if !may.iter().any(|rule| rule.lets(client, port)) {
             return Err((format!("the port {port} is not this client's"), ConvertError::NotAuthorized));
         }
