@@ -6,6 +6,7 @@
 mod joins;
 mod link;
 mod probe;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -13,7 +14,7 @@ mod verdict;
 pub(super) use joins::{Join, Joins, join};
 pub(super) use link::open;
 pub(super) use probe::{Later, Seen, Syn, examine};
-pub(super) use verdict::{Text, of_join, of_later, of_syn};
+pub(super) use verdict::{REWRITTEN_DOWN, REWRITTEN_UP, Text, of_join, of_later, of_syn};
 
 use serde::Serialize;
 
