@@ -5,14 +5,38 @@
 //! looked at, or where the kernel itself says so. Not seen by looking are descriptors on their way from one process to
 //! another and sockets that have outlived everything else in their namespace.
 
-use super::record::namespace_name;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+/// The network namespace of the calling thread, by a name that is unique until reboot.
+pub(super) fn namespace_name() -> io::Result<String> {
+    let probe: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::getsockopt(
+            probe.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        return Ok(format!("{cookie:x}"));
+    }
+    // Before Linux 5.14: the inode, which can be reused once the namespace is gone.
+    Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
+}
 
 /// What is known so far. It is gathered when it is first asked for, and then holds for all questions.
 #[derive(Debug)]

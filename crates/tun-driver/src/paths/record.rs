@@ -7,19 +7,17 @@
 //! last to exit restores the value from before the first.
 
 use super::cgroup;
-use super::holders::Holders;
+use super::holders::{Holders, namespace_name};
 use super::netlink::Rule;
 use super::sysctl;
 use crate::clock;
 use crate::error::DriverError;
 use crate::lock::{self, Lock, LockError, PATIENCE, pids_shown};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,29 +109,6 @@ enum Line {
 }
 
 const VERSION: u32 = 1;
-
-/// The network namespace of the calling thread, by a name that is unique until reboot.
-pub(super) fn namespace_name() -> io::Result<String> {
-    let probe: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
-    #[allow(unsafe_code)]
-    let result = unsafe {
-        libc::getsockopt(
-            probe.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        return Ok(format!("{cookie:x}"));
-    }
-    // Before Linux 5.14: the inode, which can be reused once the namespace is gone.
-    Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
-}
 
 /// The network namespace of the calling thread in the form `net:[INODE]`.
 fn namespace_shown() -> String {

@@ -2,7 +2,8 @@
 
 use super::Way;
 use super::link::{Half, Site, random};
-use super::probe::{ATTEMPTS, Open, PATIENCE, Reply, ask, capable, complete, is_heard, plain_way, reason};
+use super::open::{ATTEMPTS, Open, PATIENCE, reason};
+use super::probe::{Reply, ask, capable, complete, is_heard, plain_way};
 use umptcp_stack_core::wire::mptcp::keys::{join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
 use umptcp_types::AddressId;

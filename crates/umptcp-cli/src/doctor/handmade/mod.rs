@@ -5,6 +5,7 @@
 
 mod joins;
 mod link;
+mod open;
 mod probe;
 mod talk;
 #[cfg(test)]
@@ -13,7 +14,8 @@ mod verdict;
 
 pub(super) use joins::{Join, Joins, join};
 pub(super) use link::open;
-pub(super) use probe::{Later, Seen, Syn, examine};
+pub(super) use open::Later;
+pub(super) use probe::{Seen, Syn, examine};
 pub(super) use verdict::{REWRITTEN_DOWN, REWRITTEN_UP, Text, of_join, of_later, of_syn};
 
 use serde::Serialize;

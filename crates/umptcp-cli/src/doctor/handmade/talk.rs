@@ -2,7 +2,7 @@
 
 use super::Way;
 use super::link::{Site, after};
-use super::probe::{ATTEMPTS, Later, Open, PATIENCE, reason, send_third};
+use super::open::{ATTEMPTS, Later, Open, PATIENCE, reason, send_third};
 use bytes::Bytes;
 use std::time::Duration;
 use umptcp_stack_core::wire::checksum;

@@ -1,7 +1,8 @@
 //! Handmade segments against a server of ours behind each middlebox of the simulator, in each direction.
 
 use super::link::{Link, Site};
-use super::probe::{Later, Seen, Syn, examine};
+use super::open::Later;
+use super::probe::{Seen, Syn, examine};
 use super::{Join, Way, join, of_syn};
 use bytes::Bytes;
 use std::collections::VecDeque;
