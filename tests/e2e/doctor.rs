@@ -12,7 +12,14 @@ use umptcp_testbed::topology::Routed;
 
 /// The findings, and the exit code.
 fn doctor(ns: &Netns, arguments: &str) -> (Vec<Value>, Option<i32>) {
-    let output = program::run(ns, &format!("doctor --json {arguments}"));
+    doctor_with(ns, arguments, &[])
+}
+
+/// The same, with arguments that have spaces in them.
+fn doctor_with(ns: &Netns, arguments: &str, more: &[&str]) -> (Vec<Value>, Option<i32>) {
+    let mut command = program::command(&format!("doctor --json {arguments}"));
+    command.args(more);
+    let output = ns.run(|| command.output()).expect("the program starts");
     let text = String::from_utf8_lossy(&output.stdout);
     let findings = serde_json::from_str(text.trim());
     (
@@ -191,6 +198,43 @@ fn what_a_path_does_is_told_with_its_direction() {
         assert_eq!(code, Some(3), "{findings:#?}");
         let accused = |f: &&Value| ["c0", "c1"].iter().any(|p| f["about"] == *p) && f["level"] == "problem";
         assert_eq!(findings.iter().filter(accused).count(), 0, "{findings:#?}");
+    });
+}
+
+/// A path that changes some bytes of what connections carry, so that TCP's checksum stays right.
+#[test]
+fn a_rewritten_payload_is_told_with_its_direction() {
+    within(2 * LIMIT, || {
+        let net = network(2);
+        let folder = prepare(&net, "payload");
+        let _nginx = serve(&net, &folder);
+        let far = &net.client.nics[1].far_device;
+        // The 69th and 70th byte of the segment, "bc", become "AB"; the urgent pointer, which counts for nothing, makes up for it
+        // in the checksum.
+        let up = format!(
+            "iifname {far} tcp dport {HTTP} tcp doff 11 @th,544,16 0x6263 @th,544,16 set 0x4142 @th,144,16 set 0x2121"
+        );
+        // The server's checksums are made by the device at the end of the way.
+        let down = format!("oifname {far} tcp sport {HTTP} meta length > 200 @th,800,8 set 0x58");
+        let request = &["--request", r"HEAD / HTTP/1.0\r\nHost: abcd\r\n\r\n"];
+        for (rule, direction) in [(up, "to-server"), (down, "from-server")] {
+            net.router.nft(&format!(
+                "table inet middlebox {{\nchain f {{\ntype filter hook forward priority 0\n{rule}\n}}\n}}"
+            ));
+            let (findings, code) =
+                doctor_with(&net.client.ns, &format!("{} --timeout 8", server(&net)), request);
+            let is_it = |f: &&Value| {
+                f["about"] == "c1"
+                    && f["level"] == "problem"
+                    && f["direction"] == direction
+                    && f["what"].as_str().is_some_and(|w| w.contains("rewrites what is sent"))
+                    && f["mend"].as_str().is_some_and(|m| m.contains("TLS"))
+            };
+            assert_eq!((findings.iter().filter(is_it).count(), code), (1, Some(3)), "{rule}: {findings:#?}");
+            let others = findings.iter().filter(|f| f["about"] == "c0" && f["level"] == "problem").count();
+            assert_eq!(others, 0, "{rule}: {findings:#?}");
+            net.router.nft("delete table inet middlebox");
+        }
     });
 }
 

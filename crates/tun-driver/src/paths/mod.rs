@@ -33,6 +33,7 @@ mod check;
 mod conntrack;
 mod divert;
 mod forwarding;
+mod holders;
 mod host;
 mod look;
 mod manager;

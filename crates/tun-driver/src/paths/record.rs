@@ -7,18 +7,17 @@
 //! last to exit restores the value from before the first.
 
 use super::cgroup;
+use super::holders::{Holders, namespace_name};
 use super::netlink::Rule;
 use super::sysctl;
 use crate::clock;
 use crate::error::DriverError;
 use crate::lock::{self, Lock, LockError, PATIENCE, pids_shown};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,59 +110,9 @@ enum Line {
 
 const VERSION: u32 = 1;
 
-/// The network namespace of the calling thread, by a name that is unique until reboot.
-fn namespace_name() -> io::Result<String> {
-    let probe: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
-    #[allow(unsafe_code)]
-    let result = unsafe {
-        libc::getsockopt(
-            probe.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        return Ok(format!("{cookie:x}"));
-    }
-    // Before Linux 5.14: the inode, which can be reused once the namespace is gone.
-    Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
-}
-
 /// The network namespace of the calling thread in the form `net:[INODE]`.
 fn namespace_shown() -> String {
     fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
-}
-
-/// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all
-/// of them are visible.
-fn namespaces_in_use() -> Option<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        if !process.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
-            continue;
-        }
-        // Threads and processes that end in the meantime hold nothing.
-        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
-        for thread in threads.flatten() {
-            match fs::read_link(thread.path().join("ns/net")) {
-                Ok(link) => {
-                    found.insert(link.display().to_string());
-                }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
-                Err(_) => {}
-            }
-        }
-    }
-    // `... INODE:[...] /run/netns/NAME ... - nsfs nsfs ...`: the fourth field is the root, `net:[INODE]`.
-    for line in fs::read_to_string("/proc/thread-self/mountinfo").ok()?.lines() {
-        found.extend(line.split(' ').nth(3).filter(|root| root.starts_with("net:[")).map(str::to_owned));
-    }
-    Some(found)
 }
 
 /// A directory that only this user can write to, created if necessary. Others may look into it: control
@@ -322,7 +271,7 @@ impl Registry {
         own: Option<&Record>,
     ) -> Result<(Vec<Vec<Entry>>, Vec<Record>), DriverError> {
         let (mut held, mut left) = (Vec::new(), Vec::new());
-        let mut in_use = None;
+        let mut holders = Holders::default();
         let listing = fs::read_dir(&self.directory).map_err(self.error(&self.directory))?;
         for path in listing.filter_map(|entry| entry.ok().map(|e| e.path())) {
             if path.extension().is_none_or(|e| e != "record") || own.is_some_and(|r| r.path == path) {
@@ -349,12 +298,7 @@ impl Registry {
                 if origin.boot == self.boot {
                     remove_empty_cgroups(&entries);
                 }
-                let gone = origin.boot != self.boot || {
-                    let in_use = in_use.get_or_insert_with(namespaces_in_use);
-                    in_use
-                        .as_ref()
-                        .is_some_and(|names| !origin.shown.is_empty() && !names.contains(&origin.shown))
-                };
+                let gone = origin.boot != self.boot || holders.is_gone(&origin.namespace, &origin.shown);
                 if gone {
                     let _ = fs::remove_file(&path);
                 }
@@ -608,11 +552,42 @@ mod tests {
         put("b.record", &registry.boot, "net:[1]");
         // Of a namespace that exists, but is not ours by name.
         put("c.record", &registry.boot, &namespace_shown());
-        assert!(namespaces_in_use().is_none_or(|n| n.contains(&namespace_shown())));
         let (held, left) = registry.survey(&lock, None).unwrap();
         assert!(held.is_empty() && left.is_empty());
         assert!(!path.join("a.record").exists() && path.join("c.record").exists());
-        assert_eq!(path.join("b.record").exists(), namespaces_in_use().is_none());
+        assert_eq!(path.join("b.record").exists(), !Holders::default().is_gone("elsewhere", "net:[1]"));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_record_stays_as_long_as_a_descriptor_holds_its_namespace() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let (registry, path) = registry("descriptor");
+        let chosen = path.clone();
+        let elsewhere = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let registry = Registry::open(Some(&chosen)).unwrap();
+            let record = registry.create(&registry.lock().unwrap()).unwrap();
+            (File::open("/proc/thread-self/ns/net").unwrap(), record.path().to_owned())
+        });
+        let (held, record) = elsewhere.join().unwrap();
+        let stays = || {
+            let (held, left) = registry.survey(&registry.lock().unwrap(), None).unwrap();
+            assert!(held.is_empty() && left.is_empty());
+            record.exists()
+        };
+        assert!(stays());
+        drop(held);
+        // Only the kernel can say so, unless nothing on this host is hidden.
+        if Holders::default().is_gone(&format!("{:x}", u64::MAX), "net:[1]") {
+            let end = Instant::now() + Duration::from_secs(60);
+            while stays() {
+                assert!(Instant::now() < end);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -104,7 +104,11 @@ fn by_hand(
     (sites.iter().map(|site| site.name.clone()).zip(seen).collect(), joins)
 }
 
-/// How to do without a path.
+/// What who runs a network is asked for.
+const LET_PASS: &str = "let TCP option 30 pass";
+const LEAVE_ALONE: &str = "leave alone what connections carry; with TLS it cannot be changed unnoticed";
+
+/// How to do without a path. What its network is asked for follows.
 fn leave_out<'a>(path: &str, all: impl Iterator<Item = &'a str>) -> String {
     let others: Vec<String> = all.filter(|name| *name != path).map(|name| format!("--path {name}")).collect();
     let without = match others.as_slice() {
@@ -114,7 +118,7 @@ fn leave_out<'a>(path: &str, all: impl Iterator<Item = &'a str>) -> String {
             others.join(" ")
         ),
     };
-    format!("{without}ask who runs that network to let TCP option 30 pass")
+    format!("{without}ask who runs that network to ")
 }
 
 /// What is wrong with joins. Returns what the server refuses by every path, which is no path's fault.
@@ -138,7 +142,7 @@ fn join_findings(
         }
         let mend = match join {
             Join::Refused(_) => mend.to_owned(),
-            _ => leave_out(path),
+            _ => leave_out(path) + LET_PASS,
         };
         findings.push(Finding::problem(path, what).going(way).mended_by(mend));
     }
@@ -248,9 +252,12 @@ fn describe(
 ) -> Vec<Finding> {
     let syn = hand.and_then(|hand| handmade::of_syn(hand.syn, speaks));
     let later = hand.and_then(|hand| handmade::of_later(hand.later));
-    let mend = if speaks { leave_out.to_owned() } else { format!("{SWITCH_ON}; else {leave_out}") };
     let problem = |text: Text, after: String| {
-        Finding::problem(path, text.what + &after).going(text.way).mended_by(mend.clone())
+        let rewritten = [handmade::REWRITTEN_UP, handmade::REWRITTEN_DOWN].contains(&text.what.as_str());
+        let favour = if rewritten { LEAVE_ALONE } else { LET_PASS };
+        let otherwise = if speaks { String::new() } else { format!("{SWITCH_ON}; else ") };
+        let mend = format!("{otherwise}{leave_out}{favour}");
+        Finding::problem(path, text.what + &after).going(text.way).mended_by(mend)
     };
     let protocol = match seen {
         Seen::Nothing(why) => {
@@ -287,7 +294,7 @@ fn describe(
         Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData)
             if hand.is_some_and(|hand| hand.later == Later::Passes) =>
         {
-            Some(Text { what: REWRITTEN_UP.to_owned(), way: Way::ToServer })
+            Some(Text { what: handmade::REWRITTEN_UP.to_owned(), way: Way::ToServer })
         }
         _ => later.or(syn),
     };
@@ -302,8 +309,6 @@ fn describe(
         .mended_by(SWITCH_ON),
     }]
 }
-
-const REWRITTEN_UP: &str = "something on this path rewrites what is sent, on the way to the server";
 
 /// What the reason of a fallback alone tells.
 fn told_by_reason(why: Option<&FallbackReason>, speaks: bool) -> Option<Text> {
@@ -321,10 +326,10 @@ fn told_by_reason(why: Option<&FallbackReason>, speaks: bool) -> Option<Text> {
             "something on this path takes MPTCP options out after the handshake; which way cannot be told",
         ),
         // Each end sees what has come to it.
-        Some(FallbackReason::ChecksumFailure) => {
-            (Way::FromServer, "something on this path rewrites what is sent, on the way from the server")
+        Some(FallbackReason::ChecksumFailure) => (Way::FromServer, handmade::REWRITTEN_DOWN),
+        Some(FallbackReason::InfiniteMapping | FallbackReason::MpFail) => {
+            (Way::ToServer, handmade::REWRITTEN_UP)
         }
-        Some(FallbackReason::InfiniteMapping | FallbackReason::MpFail) => (Way::ToServer, REWRITTEN_UP),
         _ => (Way::Untold, "plain TCP"),
     };
     Some(Text { what: what.to_owned(), way })

@@ -2,7 +2,8 @@
 
 use super::Way;
 use super::link::{Half, Site, random};
-use super::probe::{ATTEMPTS, Open, PATIENCE, Reply, ask, capable, complete, is_heard, plain_way, reason};
+use super::open::{ATTEMPTS, Open, PATIENCE, reason};
+use super::probe::{Reply, ask, capable, complete, is_heard, plain_way};
 use umptcp_stack_core::wire::mptcp::keys::{join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
 use umptcp_types::AddressId;
@@ -56,8 +57,8 @@ fn by(sites: &mut [Site], base: usize, path: usize) -> Join {
 /// A connection that the server takes for MPTCP.
 fn live(site: &mut Site) -> Option<Open> {
     let mut half = site.half();
-    let Reply::Accepted(options) = ask(site, &mut half, Some(&capable())) else { return None };
-    let open = complete(site, half.clone(), &options).filter(|open| is_heard(site, open));
+    let Reply::Accepted(options) = ask(site, &mut half, Some(&capable(false))) else { return None };
+    let open = complete(site, half.clone(), &options, false).filter(|open| is_heard(site, open));
     if open.is_none() {
         site.reset(&half);
     }
@@ -88,11 +89,11 @@ fn attempt(site: &mut Site, half: &mut Half, open: &Open, address_id: AddressId)
         site.send_ack(half, half.next, Some(MptcpOption::Join(MpJoin::Ack { hmac })), &[]);
         let until = site.now() + PATIENCE;
         while let Some((tcp, _)) = site.receive(half, until) {
-            if tcp.flags.rst {
+            if site.is_reset(half, &tcp) {
                 return Join::ThirdRefused(reason(&tcp));
             }
             // The server acknowledges it (RFC 8684 section 3.2). A SYN/ACK is one that comes again.
-            if !tcp.flags.syn {
+            if !tcp.flags.syn && !tcp.flags.rst {
                 return Join::Works;
             }
         }

@@ -198,8 +198,8 @@ impl Site {
         self.send(half, half.next, flags, TcpOptions::default(), &[]);
     }
 
-    /// The next segment of a connection that comes until then, and the length of its payload.
-    pub(super) fn receive(&mut self, half: &Half, until: Duration) -> Option<(TcpRepr, usize)> {
+    /// The next segment of a connection that comes until then, and its payload.
+    pub(super) fn receive(&mut self, half: &Half, until: Duration) -> Option<(TcpRepr, Bytes)> {
         loop {
             let packet = self.link.receive(until)?;
             let Ok(header) = IpHeader::parse(&packet) else { continue };
@@ -210,10 +210,20 @@ impl Site {
                 Ok((tcp, length))
                     if ours && tcp.src_port == self.remote.port() && tcp.dst_port == half.port =>
                 {
-                    return Some((tcp, segment.len() - length));
+                    return Some((tcp, packet.slice_ref(&segment[length..])));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Whether a segment ends an open connection. A reset of somebody who guesses does not (RFC 5961 section 3.2): one with
+    /// another number than the next is asked about if it is near, and the server repeats a reset of its own with the right one.
+    pub(super) fn is_reset(&mut self, half: &Half, tcp: &TcpRepr) -> bool {
+        let ahead = tcp.seq.distance(half.awaited);
+        if tcp.flags.rst && (1..i32::from(u16::MAX)).contains(&ahead) {
+            self.send_ack(half, half.next, None, &[]);
+        }
+        tcp.flags.rst && ahead == 0
     }
 }

@@ -5,15 +5,18 @@
 
 mod joins;
 mod link;
+mod open;
 mod probe;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 pub(super) use joins::{Join, Joins, join};
 pub(super) use link::open;
-pub(super) use probe::{Later, Seen, Syn, examine};
-pub(super) use verdict::{Text, of_join, of_later, of_syn};
+pub(super) use open::Later;
+pub(super) use probe::{Seen, Syn, examine};
+pub(super) use verdict::{REWRITTEN_DOWN, REWRITTEN_UP, Text, of_join, of_later, of_syn};
 
 use serde::Serialize;
 

@@ -1,7 +1,8 @@
 //! Handmade segments against a server of ours behind each middlebox of the simulator, in each direction.
 
 use super::link::{Link, Site};
-use super::probe::{Later, Seen, Syn, examine};
+use super::open::Later;
+use super::probe::{Seen, Syn, examine};
 use super::{Join, Way, join, of_syn};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use umptcp_netsim::Direction;
 use umptcp_netsim::Packet;
 use umptcp_netsim::middlebox::{
-    AcknowledgingProxy, DropIf, Duplicate, DuplicateOptions, JoinSegments, Middlebox, OneWay, Options,
-    Output, RandomiseSequence, Reorder, SplitSegments, StripMptcp, StripWhere,
+    AcknowledgingProxy, Aim, DropIf, Duplicate, DuplicateOptions, InjectReset, JoinSegments, Middlebox, Nat,
+    OneWay, Options, Output, RandomiseSequence, Reorder, RewritePayload, SplitSegments, StripMptcp,
+    StripWhere,
 };
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig};
@@ -352,6 +354,65 @@ fn boxes_that_leave_options_alone_are_not_accused() {
         })
     };
     assert_seen(lossy, FINE, FINE);
+}
+
+#[test]
+fn rewritten_payload_is_told_with_its_direction() {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let way = if direction == Direction::Forward { Way::ToServer } else { Way::FromServer };
+        // In place, longer, and shorter; at the first byte, and later.
+        for (at, remove, insert) in
+            [(0, 1, &b"X"[..]), (5, 3, b"abc"), (5, 3, b"abcdef"), (5, 0, b"new"), (5, 3, b"a"), (5, 3, b"")]
+        {
+            let rewrite = || RewritePayload::new(direction, at, remove, insert);
+            for family in [4, 6] {
+                let mut sites = sites(ConnectionConfig::default(), family, vec![Box::new(rewrite())]);
+                let seen = examine(&mut sites[0], REQUEST);
+                assert_eq!(seen, after(Later::Rewritten(way)), "{direction:?} {at} {remove} {insert:?}");
+            }
+        }
+        // Nothing is found without data.
+        let mut sites =
+            sites(ConnectionConfig::default(), 4, vec![Box::new(RewritePayload::new(direction, 0, 1, "X"))]);
+        assert_eq!(examine(&mut sites[0], &[]), FINE);
+    }
+}
+
+#[test]
+fn translated_addresses_and_ports_are_no_finding() {
+    assert_seen(Nat::new, FINE, FINE);
+    // It is started again, and the connection that there is breaks, once.
+    for ms in [5, 15, 25, 35, 45, 60] {
+        assert_seen(|| Nat::new().rebinding(Instant::ZERO + Duration::from_millis(ms)), FINE, FINE);
+    }
+    assert_eq!(joined(Nat::new()), Join::Works);
+}
+
+#[test]
+fn resets_of_others_are_not_blamed_on_options() {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        for aim in [Aim::InWindow, Aim::Blind] {
+            assert_seen(|| InjectReset::new(direction, aim, 0), FINE, FINE);
+        }
+        // Whoever sees the packets ends the connection.
+        let inject = || InjectReset::new(direction, Aim::Exact, 0);
+        assert_seen(inject, after(Later::Reset(None)), FINE);
+    }
+}
+
+#[test]
+fn segments_that_are_cut_and_put_together_are_no_finding() {
+    for direction in [Direction::Forward, Direction::Reverse] {
+        for options in [Options::Copied, Options::First] {
+            for size in [1, 3, 8] {
+                assert_seen(|| way(direction, SplitSegments::new(size, options)), FINE, FINE);
+            }
+            let join = || way(direction, JoinSegments::new(1000, Duration::from_millis(5), options));
+            assert_seen(join, FINE, FINE);
+        }
+    }
+    assert_eq!(joined(SplitSegments::new(3, Options::Copied)), Join::Works);
+    assert_eq!(joined(JoinSegments::new(1000, Duration::from_millis(5), Options::First)), Join::Works);
 }
 
 #[test]

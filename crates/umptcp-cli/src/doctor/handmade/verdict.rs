@@ -86,6 +86,8 @@ pub(in super::super) fn of_later(later: Later) -> Option<Text> {
                 way.words()
             ),
         ),
+        Later::Rewritten(Way::ToServer) => Text::new(Way::ToServer, REWRITTEN_UP),
+        Later::Rewritten(way) => Text::new(way, REWRITTEN_DOWN),
         Later::Reset(reason) => Text::new(
             Way::Untold,
             format!(
@@ -95,6 +97,12 @@ pub(in super::super) fn of_later(later: Later) -> Option<Text> {
         ),
     }
 }
+
+/// What is sent arrives otherwise.
+pub(in super::super) const REWRITTEN_UP: &str = "something on this path rewrites what is sent, on the way to the server: to it, the checksum of the data is wrong";
+
+/// What the server sends arrives otherwise.
+pub(in super::super) const REWRITTEN_DOWN: &str = "something on this path rewrites what is sent, on the way from the server: the checksum of its data is wrong";
 
 /// The reason of a reset.
 fn because(reason: Option<u8>) -> String {
