@@ -211,8 +211,8 @@ fn boxes_that_take_options_out_mean_plain_tcp() {
 /// What a box takes out and what is lost beside it.
 #[test]
 fn boxes_that_take_options_out_and_losses_change_no_byte() {
-    let meant: [(&str, fn(&Packet) -> bool); 3] =
-        [("SYN/ACK", is_syn_ack), ("ACK", is_ack), ("data", is_data)];
+    type Meant = fn(&Packet) -> bool;
+    let meant: [(&str, Meant); 3] = [("SYN/ACK", is_syn_ack), ("ACK", is_ack), ("data", is_data)];
     for which in [StripWhere::SynAck, StripWhere::AfterSyn, StripWhere::Everything] {
         for (what, meant) in meant {
             for way in [Direction::Forward, Direction::Reverse] {
