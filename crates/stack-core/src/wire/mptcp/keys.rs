@@ -121,6 +121,8 @@ mod tests {
     fn comparison_sees_every_byte() {
         assert!(constant_time_eq(b"abc", b"abc"));
         assert!(!constant_time_eq(b"abc", b"abd"));
+        // Two differences that are alike do not make up for each other.
+        assert!(!constant_time_eq(b"aab", b"bbb"));
         assert!(!constant_time_eq(b"abc", b"ab"));
     }
 
