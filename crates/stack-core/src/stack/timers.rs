@@ -65,4 +65,19 @@ mod tests {
             assert!(q.heap.len() <= 2 + SLACK);
         }
     }
+
+    #[test]
+    fn it_is_tidied_when_entries_are_twice_the_connections_and_some_more() {
+        // To tidy looks at all entries: it must be worth it each time, however many connections there are.
+        const CONNECTIONS: usize = 1_000;
+        let mut q = TimerQueue::default();
+        for n in 0..2 * CONNECTIONS + SLACK {
+            q.push(Instant::from_millis(n as u64), ConnectionId(1));
+        }
+        q.tidy(CONNECTIONS, |_, _| false);
+        assert_eq!(q.heap.len(), 2 * CONNECTIONS + SLACK, "not yet");
+        q.push(Instant::ZERO, ConnectionId(1));
+        q.tidy(CONNECTIONS, |_, _| false);
+        assert_eq!(q.next(), None);
+    }
 }
