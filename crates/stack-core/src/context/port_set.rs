@@ -84,6 +84,17 @@ mod tests {
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
+    #[test]
+    fn it_does_not_keep_the_memory_of_what_it_once_held() {
+        let mut set = PortSet::default();
+        let scattered = || (0u16..4_096).map(|n| 2 * n);
+        scattered().for_each(|port| set.insert(port));
+        assert!(set.runs.capacity() >= 4_096, "a run for each");
+        scattered().skip(10).for_each(|port| set.remove(port));
+        assert_eq!(set.runs.len(), 10);
+        assert!(set.runs.capacity() <= 4 * 10 + 4, "{}", set.runs.capacity());
+    }
+
     proptest! {
         #[test]
         fn it_is_a_set(steps in prop::collection::vec((any::<bool>(), prop_oneof![0u16..40, 65_500u16..=65_535]), 0..200)) {
