@@ -268,6 +268,8 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ConnectionError;
+    use umptcp_types::SubflowId;
 
     fn pair(n: u16) -> Pair {
         Pair { local: IpAddr::from([10, 0, 0, 1]), remote: SocketAddr::from(([10, 0, 0, 2], n)) }
@@ -339,6 +341,24 @@ mod tests {
             f.on_none_left(second(at));
             assert_eq!(f.barred(false).len(), barred, "{at}");
         }
+    }
+
+    #[test]
+    fn only_the_same_two_ends_are_those_of_a_subflow_that_was_lost() {
+        let mut f = Failures::default();
+        let (local, other) = (SocketAddr::new(pair(1).local, 5_000), SocketAddr::new(pair(1).local, 5_001));
+        f.on_lost(LostSubflow {
+            at: second(0),
+            subflow: SubflowId(0),
+            local,
+            remote: pair(1).remote,
+            error: ConnectionError::TimedOut,
+            reset: None,
+            established: true,
+        });
+        assert!(f.was_lost(local, pair(1).remote));
+        assert!(!f.was_lost(other, pair(1).remote), "another port of ours will do");
+        assert!(!f.was_lost(local, pair(2).remote));
     }
 
     #[test]
