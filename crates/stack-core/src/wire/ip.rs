@@ -369,6 +369,7 @@ mod tests {
         assert_eq!(with(&|p| p[0] = 0x46).unwrap().header_len, 24);
         assert_eq!(with(&|p| p[0] = 0x44), Err(WireError::BadLength));
         assert_eq!(with(&|p| p[3] = 19), Err(WireError::BadLength));
+        assert_eq!(with(&|p| p[3] = 20).unwrap().payload(&packet), [], "nothing but the header");
         assert!(with(&|p| p[6] = 0x20).unwrap().fragment, "more fragments");
         assert!(with(&|p| p[7] = 1).unwrap().fragment, "offset");
         assert_eq!(with(&|p| p[9] = 17).unwrap().protocol, 17);
