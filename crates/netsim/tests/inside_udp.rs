@@ -8,7 +8,7 @@ use umptcp_netsim::application::Bulk;
 use umptcp_netsim::middlebox::{DropIf, Middlebox, OneWay, Output, StripMptcp, StripWhere};
 use umptcp_netsim::packet::Packet;
 use umptcp_netsim::{CableId, Direction, Duration, FlowSpec, Instant, Link, Network, NodeId, Side};
-use umptcp_stack_core::config::StackConfig;
+use umptcp_stack_core::config::{ConnectOptions, StackConfig};
 use umptcp_stack_core::device::{ChecksumState, PathConfig};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::stack::MptcpStatus;
@@ -319,6 +319,32 @@ fn a_plain_answer_is_asked_about_inside_udp_and_remembered() {
     world.net.with_stack(client, |now, stack| stack.path_changed(now, native));
     let (paths, _) = world.transfer(100_000, |_| {});
     assert_eq!(paths, ["c0"]);
+}
+
+/// An answer inside UDP says that a native SYN is lost only when that has waited for much longer than the answer took.
+#[test]
+fn a_native_syn_is_late_only_beside_an_answer_inside_udp() {
+    let mut world = World::new(6, 1);
+    let swallow = DropIf::new(|_, _, p: &Packet| p.tcp().is_some_and(|tcp| tcp.flags().syn));
+    world.put(0, vec![Box::new(swallow)]);
+    let client = world.client;
+    let remote = ([10, 2, 0, 1], 5_000).into();
+    let [native, udp] = world.net.paths(client)[..] else { panic!("two paths") };
+    let inside = world.connect(vec![udp]);
+    let waiting = world.net.with_stack(client, |now, stack| {
+        let mut options = ConnectOptions::new(remote);
+        options.paths = vec![native];
+        stack.connect(now, options).expect("it is begun")
+    });
+    let waiting = waiting.expect("a host");
+    // The answer took 20 ms.
+    for (wait, first) in [(100, native), (200, udp)] {
+        world.net.run_for(Duration::from_millis(wait)).expect("it goes on");
+        world.net.with_stack(client, |now, stack| {
+            stack.stand_in_answered(now, inside, waiting);
+            assert_eq!(stack.ways_to(now, remote, &[native, udp])[0], first, "{wait} ms more");
+        });
+    }
 }
 
 /// Stripped natively, and without an answer inside UDP: the reason says both, and nobody asks again for a while.
