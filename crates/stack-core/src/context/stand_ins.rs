@@ -182,6 +182,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_left_alone_for_as_long_as_was_said_and_within_bounds() {
+        let mut s = StandIns::default();
+        let time = Duration::from_secs(5);
+        s.leave_alone(second(1), UDP, server(0), time);
+        assert!(s.is_silent(second(5), UDP, server(0)) && !s.is_silent(second(6), UDP, server(0)));
+        // A shorter time does not end a longer one.
+        s.leave_alone(second(1), UDP, server(0), Duration::from_secs(1));
+        assert!(s.is_silent(second(5), UDP, server(0)));
+        for n in 1..3_000 {
+            s.leave_alone(second(1), UDP, server(n), time);
+        }
+        assert_eq!(s.silent.len(), MAX_SERVERS);
+    }
+
+    #[test]
     fn servers_are_remembered_for_a_time_and_within_bounds() {
         let mut s = StandIns::default();
         for n in 0..3_000u16 {
