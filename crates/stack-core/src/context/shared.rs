@@ -188,10 +188,6 @@ impl Context {
     /// What is kept beside all connections holds `held` bytes now. True: from now on memory is scarce.
     pub(crate) fn charge_beside(&mut self, now: Instant, held: u64) -> bool {
         let before = core::mem::replace(&mut self.beside, held);
-        if held < before {
-            self.memory.release(before - held);
-            return false;
-        }
         self.charge(now, before, held)
     }
 
