@@ -352,8 +352,8 @@ impl Segment {
                 _ => panic!("unknown flag"),
             };
         }
-        let mut packet = Vec::new();
-        tcp.write(&mut packet, &self.payload).unwrap();
+        let mut packet = vec![0; tcp.size(self.payload.len())];
+        tcp.write_to_slice(&mut packet, &self.payload).unwrap();
         packet
     }
 }
