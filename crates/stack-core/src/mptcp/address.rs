@@ -245,8 +245,7 @@ impl Connection {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         self.withdraw_addresses(ctx, now, ids)?;
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
         Ok(())
     }
 
@@ -574,8 +573,7 @@ impl Connection {
     /// told.
     pub(crate) fn on_path_down(&mut self, ctx: &mut Context, now: Instant) {
         self.leave_down_paths(ctx, now);
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
     }
 
     /// With a subflow that can be used, those on paths that are down are needed no more.
@@ -623,8 +621,7 @@ impl Connection {
         which: impl Fn(&Subflow) -> bool,
     ) {
         self.mark_ended(ctx, now, ids, which);
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
     }
 
     /// The same in mid-step: indices stay as they are.

@@ -186,8 +186,7 @@ impl Connection {
     /// whose SYNs wait.
     pub(super) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
         let opened = self.subflows.opened();
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
         self.subflows.opened() != opened
     }
 
@@ -195,6 +194,12 @@ impl Connection {
     pub(crate) fn handle_close(&mut self, ctx: &mut Context, now: Instant) {
         self.forget_application_queues();
         self.detach(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// The end of a step: acts on what it has changed, and subflows that have ended go.
+    pub(super) fn end_step(&mut self, ctx: &mut Context, now: Instant) {
+        self.after_progress(ctx, now);
         self.subflows.sweep();
     }
 

@@ -55,8 +55,7 @@ impl Connection {
             IcmpOutcome::Refused(why) => {
                 self.doubt_fast_open(ctx, now, i);
                 self.drop_subflow(ctx, now, i, CloseReason::Unreachable(why));
-                self.after_progress(ctx, now);
-                self.subflows.sweep();
+                self.end_step(ctx, now);
                 return Some(true);
             }
         };

@@ -67,8 +67,7 @@ impl Connection {
         } else {
             self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
         }
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
         Ok(())
     }
 

@@ -150,8 +150,7 @@ impl Connection {
         for timer in ORDER {
             self.fire(ctx, now, timer);
         }
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
+        self.end_step(ctx, now);
         self.account(ctx, now);
     }
 
