@@ -63,10 +63,15 @@ impl Open {
         MptcpOption::Dss(Dss { data_fin: false, ack, mapping: None })
     }
 
+    /// The data sequence number after `sent` bytes of ours.
+    pub(super) fn next_of_ours(&self, sent: usize) -> u64 {
+        let (_, first) = token_and_idsn(self.keys.local);
+        first.0.wrapping_add(1 + sent as u64)
+    }
+
     /// Whether an option acknowledges data of ours up to `sent` bytes.
     pub(super) fn covers(&self, option: &MptcpOption, sent: usize) -> bool {
-        let (_, first) = token_and_idsn(self.keys.local);
-        let wanted = first.0.wrapping_add(1 + sent as u64);
+        let wanted = self.next_of_ours(sent);
         match option {
             MptcpOption::Dss(Dss { ack: Some(DataAck::Long(ack)), .. }) => *ack >= wanted,
             MptcpOption::Dss(Dss { ack: Some(DataAck::Short(ack)), .. }) => {

@@ -223,8 +223,7 @@ fn say(site: &mut Site, open: &mut Open, heard: &mut Heard, sent: &mut usize, pi
 
 /// The option of a segment with data: `sent` bytes come before, and `received` ones of the server's have come.
 fn declaration(open: &Open, sent: usize, received: usize, data: &[u8]) -> MptcpOption {
-    let (_, first) = token_and_idsn(open.keys.local);
-    let (dsn, ssn, len) = (first.0.wrapping_add(1 + sent as u64), 1 + sent as u32, data.len() as u16);
+    let (dsn, ssn, len) = (open.next_of_ours(sent), 1 + sent as u32, data.len() as u16);
     let checksum = open.flags.checksum_required.then(|| sum(dsn, ssn, len, data));
     if sent == 0 {
         let (sender_key, receiver_key) = (open.keys.local, open.keys.remote);
