@@ -95,7 +95,7 @@ fn cargo(folder: &Path) -> Command {
     let mut cargo = tools::cargo();
     cargo.env("RUSTFLAGS", "--cfg umptcp_portable").env("CARGO_TARGET_DIR", folder);
     // It is built for this alone, and runs for seconds.
-    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_INCREMENTAL", "0");
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
     cargo
 }
 
