@@ -170,6 +170,24 @@ while True:
     threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
 ";
 
+/// What asks it, in Python: whether data come back reversed.
+fn asking() -> String {
+    format!(
+        "
+import socket
+def comes_back(data):
+    s = socket.create_connection(('{SERVER}', {PORT}), 30)
+    s.sendall(data); s.shutdown(socket.SHUT_WR)
+    got = b''
+    while True:
+        more = s.recv(65536)
+        if not more: break
+        got += more
+    return got == data[::-1]
+"
+    )
+}
+
 /// Captured connections, one after the other: the first finds out, and the others know.
 #[test]
 fn programs_under_run_do_not_notice_what_the_paths_do() {
@@ -190,19 +208,8 @@ fn programs_under_run_do_not_notice_what_the_paths_do() {
                 rules(&world.net, "u", &[0, 1], NO_UDP);
             }
             let script = format!(
-                "python3 -c \"
-import socket
-for n in range(4):
-    s = socket.create_connection(('{SERVER}', {PORT}), 30)
-    data = bytes(range(256)) * 2000
-    s.sendall(data); s.shutdown(socket.SHUT_WR)
-    got = b''
-    while True:
-        more = s.recv(65536)
-        if not more: break
-        got += more
-    print('whole', got == data[::-1])
-\""
+                "python3 -c \"{}for n in range(4): print('whole', comes_back(bytes(range(256)) * 2000))\n\"",
+                asking()
             );
             let (said, code) =
                 run(&world.net.client.ns, &format!("--summary {} {AUTO}", world.via()), &script);
@@ -246,21 +253,14 @@ fn changes(family: Family, stages: &[&[(&str, &str)]]) {
     let at = folder.path().display();
     let script = folder.path().join("stages.py");
     let text = format!(
-        "
-import os, socket, time
+        "{}
+import os, time
 for stage in range({}):
     while not os.path.exists(f'{at}/{{stage}}'): time.sleep(0.05)
     began = time.monotonic()
-    s = socket.create_connection(('{SERVER}', {PORT}), 30)
-    data = os.urandom(500000)
-    s.sendall(data); s.shutdown(socket.SHUT_WR)
-    got = b''
-    while True:
-        more = s.recv(65536)
-        if not more: break
-        got += more
-    print(stage, got == data[::-1], round(time.monotonic() - began, 2), flush=True)
+    print(stage, comes_back(os.urandom(500000)), round(time.monotonic() - began, 2), flush=True)
 ",
+        asking(),
         stages.len()
     );
     fs::write(&script, text).expect("a file");
