@@ -535,7 +535,7 @@ mod tests {
         hide("changed root", &|proc| proc.set(proc.task().join("root"), "/jail"));
         hide("held mounts", &|proc| proc.set(proc.task().join("fd/2"), "mnt:[11]"));
         hide("other PIDs", &|proc| proc.set(proc.0.join("self/ns/pid"), "pid:[11]"));
-        hide("another's /proc", &|proc| {
+        hide("of another", &|proc| {
             let other = (std::process::id() + 1).to_string();
             fs::rename(proc.0.join(std::process::id().to_string()), proc.0.join(&other)).unwrap();
             proc.set(proc.0.join("self"), &other);
